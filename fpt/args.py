@@ -1,0 +1,101 @@
+"""The command line of `train.py` and `evaluate.py`, as dataclasses; each one is a group of ``--help``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import HfArgumentParser
+
+
+def arg(default: Any, help: str, **extra: Any) -> Any:
+    """A dataclass field with a help text."""
+    return field(default=default, metadata={"help": help, **extra})
+
+
+@dataclass
+class DataArguments:
+    """What to train on, how it is split and tokenized."""
+
+    _argument_group_name = "data"
+    dataset: str = arg("cyp3a4", "Task to train on; an unknown name lists the tasks there are.")
+    data_dir: str | None = arg(None, "Folder with raw downloads in the layout of the upstream loader (pytdc: tdc/*.tab).")
+    cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept (default: $FPT_HOME or ~/.cache/fpt).")
+    split: str = arg("scaffold", "How train, valid and test are made: scaffold or random (0.7/0.1/0.2).")
+    split_seed: int | None = arg(None, "Seed of the split (default: --seed).")
+    tokenizer: str = arg("atom", "atom (one token an atom), bpe (trained on the train split), or a tokenizer's hub id or path.")
+    vocab_size: int = arg(512, "Vocabulary size of --tokenizer bpe.")
+    max_length: int = arg(512, "Longest sequence in tokens; longer ones are cut and counted.")
+    augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
+    num_proc: int = arg(1, "Processes that preprocess the data.")
+
+
+@dataclass
+class ModelArguments:
+    """Which frozen core, and what is tuned around it."""
+
+    _argument_group_name = "model"
+    backbone: str = arg("gpt2", "Core: gpt2, gpt2-medium|large|xl, smollm2, random:NAME, or any decoder's hub id or path.")
+    backbone_revision: str | None = arg(None, "Branch, tag or commit of a core from the Hub.")
+    backbone_seed: int | None = arg(None, "Seed of a random core (default: --seed).")
+    num_layers: int | None = arg(None, "Use only the first K layers of the core (default: all).")
+    core_dtype: str = arg("fp32", "Precision that the frozen weights are kept in: fp32 or bf16. Tuned tensors stay fp32.")
+    input_init: str = arg("core", "Start of the input embedding: core (the core's own embedding of each token's text) or normal.")
+    input_scale: float = arg(1.0, "Factor on the input embedding's start.")
+
+
+@dataclass
+class TrainArguments:
+    """The optimisation and what is written down."""
+
+    _argument_group_name = "training"
+    output_dir: str = arg("runs/cyp3a4", "Folder of this run: checkpoint/, results.json, rejected.csv, state/.")
+    overwrite: bool = arg(False, "Delete a run that is already in --output_dir.")
+    resume: bool = arg(False, "Go on with the run in --output_dir from its last saved state.")
+    seed: int = arg(1, "Seed of initialisation, batch order and dropout.")
+    max_steps: int = arg(1000, "Optimizer steps.")
+    per_device_batch_size: int = arg(16, "Samples in a batch on each device.")
+    gradient_accumulation_steps: int = arg(1, "Batches that make one optimizer step.")
+    learning_rate: float = arg(1e-3, "Peak learning rate of AdamW.")
+    embedding_lr_scale: float = arg(1.0, "Factor on the learning rate of the input embedding.")
+    weight_decay: float = arg(0.01, "AdamW weight decay; norms, biases and positions have none.")
+    warmup_steps: int = arg(50, "Steps of linear warmup.")
+    lr_scheduler: str = arg("cosine", "Schedule after the warmup, by its name in transformers: cosine, linear, ...")
+    max_grad_norm: float = arg(1.0, "Gradient norm to clip at (0: no clipping).")
+    dropout: float = arg(0.1, "Dropout on the input embedding and before the readout.")
+    mixed_precision: str | None = arg(None, "no, bf16 or fp16 (default: what `accelerate config` says).")
+    eval_steps: int = arg(200, "Evaluate on the validation split every N steps.")
+    eval_batch_size: int = arg(64, "Samples in an evaluation batch on each device.")
+    early_stopping_patience: int = arg(0, "Stop after N evaluations without a better validation score (0: never).")
+    save_steps: int | None = arg(None, "Save a resumable state every N steps (default: --eval_steps).")
+    save_full: bool = arg(False, "Also write the whole model, frozen core included, to full/.")
+    report_to: str = arg("none", "wandb (offline when not logged in), tensorboard or none.")
+    project: str = arg("fpt", "Project name for the tracker.")
+
+
+@dataclass
+class EvaluateArguments:
+    """Metrics of a checkpoint, or predictions for a file."""
+
+    _argument_group_name = "evaluation"
+    checkpoint: str = field(metadata={"help": "Folder that train.py wrote: a run, or its checkpoint/."})
+    split: str = arg("test", "Split to score: train, valid or test.")
+    predict: str | None = arg(None, "CSV file with a column of SMILES to predict instead of scoring a split.")
+    column: str | None = arg(None, "Column of --predict to read (default: smiles, Drug or the only column).")
+    output: str | None = arg(None, "Where predictions (CSV) or metrics (JSON) are written.")
+    data_dir: str | None = arg(None, "Folder with raw downloads, as for train.py.")
+    cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept, as for train.py.")
+    eval_batch_size: int | None = arg(None, "Samples in a batch (default: as in training).")
+    num_proc: int = arg(1, "Processes that preprocess the data.")
+
+
+def parse(description: str, *kinds: type) -> tuple[Any, ...]:
+    """Parse ``sys.argv`` into one instance of each dataclass in `kinds`."""
+    parser = HfArgumentParser(kinds, description=description, allow_abbrev=False)
+    return parser.parse_args_into_dataclasses(sys.argv[1:])
+
+
+def as_dict(arguments: Any) -> dict[str, Any]:
+    """The arguments as plain values, for result files and trackers."""
+    return {f.name: getattr(arguments, f.name) for f in fields(arguments)}

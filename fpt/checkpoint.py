@@ -1,0 +1,197 @@
+"""Frozen-core checkpoints: the tuned tensors in safetensors, with everything needed to find the frozen ones again.
+
+A checkpoint is a folder::
+
+    model.safetensors   tuned tensors, fp32, by their names in `FPT`
+    config.json         task, labels, input, core (name, revision, seed, sha256 of the frozen weights), training, hashes
+    tokenizer.json, tokenizer_config.json
+    README.md           model card
+
+Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from fpt import __version__
+from fpt.backbones import CoreSpec, build_empty, family_of, load_core
+from fpt.errors import FPTError
+from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
+from fpt.model import FPT, build_model
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+REQUIRED = ("task", "label_names", "core", "vocab_size", "model_sha256", "tokenizer_sha256", "full")
+
+
+def save_checkpoint(
+    folder: Path,
+    tensors: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    full_of: FPT | None = None,
+) -> None:
+    """Write a checkpoint in one step; an earlier one in `folder` stays until the new one is whole.
+
+    Args:
+        tensors: the tuned tensors by name.
+        config: task, label_names, core, vocab_size and whatever else describes the run.
+        full_of: write this model's frozen tensors as well, so that it loads without its core.
+    """
+    if full_of is not None:
+        tensors = {**full_of.state_dict(), **tensors}
+        config = {**config, "core_config": _plain_config(full_of)}
+    with new_folder(folder) as new:
+        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, new / WEIGHTS, metadata={"format": "pt"})
+        tokenizer.save_pretrained(new)
+        config = {
+            "fpt_version": __version__,
+            **config,
+            "full": full_of is not None,
+            "model_sha256": sha256_file(new / WEIGHTS),
+            "tokenizer_sha256": sha256_file(new / "tokenizer.json"),
+        }
+        write_json(new / CONFIG, config)
+        write_text(new / CARD, model_card(config))
+
+
+def find_checkpoint(path: str) -> Path:
+    """The checkpoint folder at `path`: the folder itself, or the ``checkpoint/`` of a run.
+
+    Raises:
+        FPTError: there is none.
+    """
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / "checkpoint"):
+        recover_folder(candidate) if candidate.parent.is_dir() else None
+        if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
+            return candidate
+    if not folder.exists():
+        raise FPTError(f"checkpoint {path} is not there; give the --output_dir of a finished run or its checkpoint/ folder")
+    raise FPTError(f"{path} is no checkpoint: it has no {CONFIG} with {WEIGHTS} beside it")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check ``config.json``, and check the hashes that it gives of the other files.
+
+    Raises:
+        FPTError: a file is missing, truncated or changed.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FPTError(f"{folder / CONFIG} can't be read: {error}; copy the checkpoint again") from None
+    missing = [key for key in REQUIRED if key not in config] if isinstance(config, dict) else list(REQUIRED)
+    if missing:
+        raise FPTError(f"{folder / CONFIG} lacks {', '.join(missing)}; it was not written by train.py")
+    for name, key in ((WEIGHTS, "model_sha256"), ("tokenizer.json", "tokenizer_sha256")):
+        if not (folder / name).is_file():
+            raise FPTError(f"{folder} has no {name}; copy the checkpoint again")
+        if sha256_file(folder / name) != config[key]:
+            raise FPTError(f"{folder / name} is truncated or was changed: its sha256 is not the one in {CONFIG}")
+    return config
+
+
+def load_checkpoint(folder: Path, log: Callable[[str], None] = lambda line: None) -> tuple[FPT, PreTrainedTokenizerBase, dict]:
+    """Load core and tuned tensors.
+
+    Returns:
+        The model in evaluation mode, the tokenizer and the configuration.
+
+    Raises:
+        FPTError: files are damaged, the core has other weights or shapes, or it can't be had.
+    """
+    config = read_config(folder)
+    tensors = _read_tensors(folder / WEIGHTS)
+    if config["full"]:
+        model = _full_model(config, tensors)
+    else:
+        known = {f.name for f in fields(CoreSpec)}
+        spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
+        core = load_core(spec, log)
+        model = build_model(core, config["vocab_size"], len(config["label_names"]))
+        load_tuned(model, tensors, str(folder / WEIGHTS))
+    return model.eval(), AutoTokenizer.from_pretrained(folder), config
+
+
+def load_tuned(model: FPT, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Copy tuned tensors into `model`.
+
+    Raises:
+        FPTError: names or shapes are not those of the model's tuned parameters.
+    """
+    _copy(dict(model.tuned_parameters()), tensors, where)
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """The model card (README.md) of a checkpoint, with the metadata that the Hub reads."""
+    core, scores = config["core"], config.get("valid_metrics") or {}
+    base = f"base_model: {core['hub_id']}\n" if core.get("hub_id") else ""
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in scores.items() if value is not None)
+    settings = ", ".join(f"{k} {v}" for k, v in config.get("training", {}).items())
+    return (
+        f"---\nlibrary_name: fpt\n{base}tags:\n- frozen-pretrained-transformer\n---\n\n"
+        f"# Frozen Pretrained Transformer for {config['task']}\n\n"
+        f"Core `{core['name']}` ({core.get('num_layers')} layers, revision {core.get('revision')}, seed {core.get('seed')},"
+        f" sha256 of the frozen weights `{core.get('sha256')}`), attention and MLP blocks frozen."
+        f" Tuned: input embedding, norms, positions, readout"
+        f" ({config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,} parameters).\n\n"
+        f"Data: {config.get('data', {}).get('source')}, {config.get('data', {}).get('licence')}; labels:"
+        f" {', '.join(config['label_names'])}.\n\n"
+        f"Training: {settings}. Model of step {config.get('step')}, picked on the validation split:\n\n"
+        f"| metric (valid) | value |\n|---|---|\n{rows}\n\n"
+        "Score or use it:\n\n```\npython evaluate.py --checkpoint DIR\n"
+        "python evaluate.py --checkpoint DIR --predict molecules.csv --output predictions.csv\n```\n"
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, "pt"):
+            return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise FPTError(f"{path} is no whole safetensors file: {error}; copy the checkpoint again") from None
+
+
+def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> FPT:
+    core = build_empty(config["core_config"])
+    family = family_of(core.config)
+    tuned = {*family.norms(core), *family.positions(core)}
+    model = FPT(core, tuned, core.config.hidden_size, config["vocab_size"], len(config["label_names"]), 0.0)
+    # Kept in the precision it was trained in, so that the scores are the same.
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            parameter.data = parameter.data.to(tensors[name].dtype)
+    _copy(dict(model.named_parameters()), tensors, WEIGHTS)
+    return model
+
+
+def _copy(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], where: str) -> None:
+    if missing := sorted(set(parameters) - set(tensors)):
+        raise FPTError(f"{where} lacks {len(missing)} tensors of this core, the first one {missing[0]}")
+    if extra := sorted(set(tensors) - set(parameters)):
+        raise FPTError(f"{where} has {len(extra)} tensors that this core has not, the first one {extra[0]}")
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise FPTError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, this core needs {tuple(parameter.shape)}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def _plain_config(model: FPT) -> dict[str, Any]:
+    """The core's architecture as JSON values, without where it came from."""
+    config = model.core.config.to_dict()
+    for key in ("_name_or_path", "quantization_config", "transformers_version"):
+        config.pop(key, None)
+    return json.loads(json.dumps(config, default=str))

@@ -1,0 +1,29 @@
+"""One-line errors: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class FPTError(Exception):
+    """A mistake in the input that the user can mend; its text is shown as a single line."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x' or 'y'?)"`` for the nearest known names, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
+
+
+def cli(main: Callable[[], None]) -> None:
+    """Run `main`; an `FPTError` becomes one line on stderr and exit status 2, without a traceback."""
+    try:
+        main()
+    except FPTError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

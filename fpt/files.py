@@ -1,0 +1,105 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step; a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(Path(temporary))
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes `path` when the block ends without an error.
+
+    A folder that is already at `path` is replaced only then, and put back if the rename fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(path)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new."))
+    _publish(temporary)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _publish(file)  # some writers make their files private
+        old = old_folder(path)
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            recover_folder(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def old_folder(path: Path) -> Path:
+    """Where `new_folder` keeps the previous version during the swap."""
+    return path.parent / f".{path.name}.old"
+
+
+def recover_folder(path: Path) -> None:
+    """Finish a swap that a killed process left half done: put the old version back, or remove it."""
+    old = old_folder(path)
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, path)
+
+
+def _publish(path: Path) -> None:
+    """Give a file that was made private the permissions of any other new file of the user's."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_home() -> Path:
+    """The cache root: ``$FPT_HOME``, else ``$XDG_CACHE_HOME/fpt``, else ``~/.cache/fpt``."""
+    if home := os.environ.get("FPT_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "fpt"
+
+
+def package_folder(name: str) -> Path | None:
+    """Folder of an installed package, found without importing (running) any of its code."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec and spec.origin else None

@@ -1,0 +1,496 @@
+"""The training loop, on Accelerate alone: it reads top to bottom and is the same on any hardware."""
+
+from __future__ import annotations
+
+import json
+import math
+import netrc
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import SchedulerType, get_scheduler
+
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
+from fpt.backbones import CoreSpec, load_core
+from fpt.checkpoint import load_tuned, save_checkpoint
+from fpt.data import LengthGroupedBatchSampler, Prepared, Samples, make_loader, padding_waste, prepare, random_batches
+from fpt.errors import FPTError
+from fpt.evaluation import predict, split_loader, write_csv
+from fpt.files import new_folder, recover_folder, write_json
+from fpt.model import FPT, build_model, init_input
+from fpt.results import RESULTS_FILE, classification_metrics, table, write_results
+from fpt.tasks import TASKS, Task
+
+RUN_FILE = "run.json"
+# Everything that a run writes; --overwrite deletes these and nothing else.
+OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, "rejected.csv")
+# Arguments that may differ between a run and its continuation.
+FREE_ON_RESUME = {"resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"}
+
+
+@dataclass
+class Progress:
+    """Where a run is; JSON values, saved with its state."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    evaluations_without_gain: int = 0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> dict[str, Any]:
+    """Prepare the data, build the model, train, score once on test, and write everything into ``--output_dir``.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        FPTError: anything in the arguments or the data that the user can mend.
+    """
+    started = time.perf_counter()
+    _check(args)
+    output = Path(args.output_dir)
+    task = TASKS[data.dataset]
+    arguments = {**as_dict(data), **as_dict(model_args), **as_dict(args)}
+    claim_output_dir(output, args, arguments)
+    accelerator = make_accelerator(args, output)
+    log = accelerator.print
+
+    with accelerator.main_process_first():
+        data_log = log if accelerator.is_main_process else (lambda line: None)
+        prepared = prepare(task, data, args.seed, data_log)
+    describe_data(prepared, task, log)
+
+    set_seed(args.seed)
+    seed = model_args.backbone_seed if model_args.backbone_seed is not None else args.seed
+    spec = CoreSpec(
+        model_args.backbone,
+        model_args.backbone_revision,
+        seed if model_args.backbone.startswith("random:") else None,
+        model_args.num_layers,
+        model_args.core_dtype,
+    )
+    core = load_core(spec, log)
+    model = build_model(core, len(prepared.tokenizer), len(task.label_names), args.dropout)
+    start = init_input(model, core, prepared.tokenizer, model_args.input_init, model_args.input_scale)
+    trainable, total = model.count()
+    log(
+        f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, frozen weights sha256"
+        f" {core.spec.sha256[:12]}…; input starts at {start}"
+    )
+    log(f"parameters: {trainable:,} tuned of {total:,} ({trainable / total:.2%})")
+    core_spec = core.spec
+    del core
+
+    if accelerator.is_main_process and not args.resume:
+        _remove_outputs(output)
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / RUN_FILE, arguments)
+        write_csv(prepared.rejected, output / "rejected.csv")
+    accelerator.wait_for_everyone()
+    trackers = start_trackers(accelerator, args, arguments)
+
+    config = {
+        "task": task.name,
+        "label_names": list(task.label_names),
+        "core": core_spec.to_dict(),
+        "vocab_size": len(prepared.tokenizer),
+        "max_length": data.max_length,
+        "tokenizer": data.tokenizer,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "mixed_precision": accelerator.mixed_precision,
+        "eval_batch_size": args.eval_batch_size,
+        "data": {"source": task.source, "licence": task.licence, "arguments": as_dict(data), **prepared.manifest},
+        "training": {k: arguments[k] for k in ("seed", "max_steps", "per_device_batch_size", "learning_rate", "lr_scheduler")},
+    }
+    loop = Loop(accelerator, args, task, prepared, model, config, output, log)
+    progress = loop.train(trackers, started)
+
+    loop.load_best()
+    metrics = {split: loop.score(split) for split in ("valid", "test")}
+    results = {
+        "task": task.name,
+        "metrics": metrics,
+        "primary_metric": task.primary_metric,
+        "best_step": progress.best_step,
+        "steps": progress.step,
+        "stopped_early": progress.step < args.max_steps,
+        "seed": args.seed,
+        "split": {"method": data.split, "seed": prepared.manifest["request"]["split_seed"], "rows": prepared.manifest["rows"]},
+        "core": core_spec.to_dict(),
+        "input_start": start,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "wall_seconds": round(progress.wall_seconds + time.perf_counter() - started, 2),
+        "train_seconds": round(progress.train_seconds, 2),
+        "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
+        "padding": loop.padding,
+        "data": prepared.manifest,
+        "device": {"type": accelerator.device.type, "processes": accelerator.num_processes, "threads": torch.get_num_threads()},
+        "mixed_precision": accelerator.mixed_precision,
+        "versions": {"torch": torch.__version__},
+        "arguments": arguments,
+        "history": progress.history,
+    }
+    if accelerator.is_main_process:
+        if args.save_full:
+            unwrapped = accelerator.unwrap_model(model)
+            best = {**config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
+            save_checkpoint(output / "full", unwrapped.tuned_parameters(), best, prepared.tokenizer, full_of=unwrapped)
+        write_results(output, results)
+    if trackers:
+        accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
+    accelerator.end_training()
+    log(
+        f"\n{task.name}: core {core_spec.name}, seed {args.seed}, {data.split} split, model of step {progress.best_step}"
+        f" of {progress.step}\n{table(metrics)}\n{results['tokens_per_second']:,.0f} tokens/s,"
+        f" {results['wall_seconds']:.0f} s in all; {output / RESULTS_FILE}"
+    )
+    return results
+
+
+class Loop:
+    """The state of one run: model, optimizer, schedule, batches, and the progress through them."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        args: TrainArguments,
+        task: Task,
+        prepared: Prepared,
+        model: FPT,
+        config: dict[str, Any],
+        output: Path,
+        log: Callable[[str], None],
+    ) -> None:
+        self.accelerator, self.args, self.task, self.prepared = accelerator, args, task, prepared
+        self.config, self.output, self.log = config, output, log
+        self.raw_model = model
+        self.samples = Samples(prepared.splits["train"], args.seed)
+        lengths = prepared.splits["train"]["length"]
+        self.sampler = LengthGroupedBatchSampler(lengths, args.per_device_batch_size, args.seed)
+        self.padding = {
+            "grouped": round(padding_waste(lengths, iter(self.sampler)), 4),
+            "random": round(padding_waste(lengths, random_batches(len(lengths), args.per_device_batch_size, args.seed)), 4),
+        }
+        log(
+            f"padding: {self.padding['grouped']:.1%} of positions in batches of {args.per_device_batch_size} grouped by length"
+            f" (random batches: {self.padding['random']:.1%})"
+        )
+        pad_id = prepared.tokenizer.pad_token_id
+        loader = make_loader(self.samples, self.sampler, pad_id)
+        optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate)
+        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        # Not prepared: it then counts optimizer steps on any number of processes.
+        self.schedule = get_scheduler(args.lr_scheduler, self.optimizer.optimizer, args.warmup_steps, args.max_steps)
+        self.eval_loaders: dict[str, DataLoader] = {}
+        self.progress = Progress()
+        self.losses: list[torch.Tensor] = []  # since the last evaluation
+        set_seed(args.seed, device_specific=True)
+
+    def train(self, trackers: bool, started: float) -> Progress:
+        """Take the steps; evaluate, keep the best checkpoint and save the state on the way."""
+        args, accelerator = self.args, self.accelerator
+        if args.resume:
+            self._load_state()
+        progress = self.progress
+        earlier = progress.wall_seconds
+        bar = tqdm(
+            total=args.max_steps,
+            initial=progress.step,
+            desc="training",
+            unit="step",
+            disable=not accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+        save_steps = args.save_steps or args.eval_steps
+        clock = time.perf_counter()
+        self.model.train()
+        while progress.step < args.max_steps and not self._should_stop():
+            self.sampler.start_epoch(progress.epoch)
+            self.samples.start_epoch(progress.epoch)
+            batches = accelerator.skip_first_batches(self.loader, progress.batch) if progress.batch else self.loader
+            for batch in batches:
+                progress.batch += 1
+                progress.tokens += int(batch["attention_mask"].sum()) * accelerator.num_processes
+                with accelerator.accumulate(self.model):
+                    logits = self.model(batch["input_ids"], batch["attention_mask"])
+                    loss = F.cross_entropy(logits, batch["labels"])
+                    self.losses.append(loss.detach())
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients and args.max_grad_norm:
+                        accelerator.clip_grad_norm_(self.model.parameters(), args.max_grad_norm)
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
+                if not accelerator.sync_gradients:
+                    continue
+                self.schedule.step()
+                progress.step += 1
+                bar.update()
+                if progress.step % 10 == 0:
+                    seconds = progress.train_seconds + time.perf_counter() - clock
+                    mean = self._finite(self.losses[-50:])
+                    bar.set_postfix(loss=f"{mean:.3f}", tokens_s=f"{progress.tokens / seconds:.0f}")
+                last = progress.step == args.max_steps
+                if progress.step % args.eval_steps == 0 or last:
+                    progress.train_seconds += time.perf_counter() - clock
+                    self._evaluate(self._finite(self.losses), bar, trackers)
+                    self.losses.clear()
+                    clock = time.perf_counter()
+                if progress.step % save_steps == 0 or last or self._should_stop():
+                    progress.train_seconds += time.perf_counter() - clock
+                    progress.wall_seconds = earlier + time.perf_counter() - started
+                    self._save_state()
+                    clock = time.perf_counter()
+                if last or self._should_stop():
+                    break
+            else:
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+        bar.close()
+        if self._should_stop():
+            self.log(
+                f"stopped at step {progress.step}: no better {self.task.primary_metric} on the validation split for"
+                f" {progress.evaluations_without_gain} evaluations"
+            )
+        progress.wall_seconds = earlier
+        return progress
+
+    def score(self, split: str) -> dict[str, float | None]:
+        """Metrics of the model as it is now on `split`."""
+        if split not in self.eval_loaders:
+            loader = split_loader(self.prepared.splits[split], self.args.eval_batch_size, self.prepared.tokenizer)
+            self.eval_loaders[split] = self.accelerator.prepare(loader)
+        probabilities, labels = predict(self.model, self.eval_loaders[split], self.accelerator)
+        return classification_metrics(labels, probabilities)
+
+    def load_best(self) -> None:
+        """Put the best checkpoint's tensors back into the model."""
+        self.accelerator.wait_for_everyone()
+        path = self.output / "checkpoint" / "model.safetensors"
+        load_tuned(self.raw_model, load_file(path), str(path))
+
+    def _evaluate(self, train_loss: float, bar: tqdm, trackers: bool) -> None:
+        progress, primary = self.progress, self.task.primary_metric
+        metrics = self.score("valid")
+        progress.history.append({"step": progress.step, "train_loss": train_loss, "valid": metrics})
+        score = metrics[primary]
+        better = progress.best_score is None or score > progress.best_score
+        if better:
+            progress.best_score, progress.best_step, progress.best_metrics = score, progress.step, metrics
+            progress.evaluations_without_gain = 0
+            if self.accelerator.is_main_process:
+                config = {**self.config, "step": progress.step, "valid_metrics": metrics}
+                tuned = self.accelerator.unwrap_model(self.model).tuned_parameters()
+                save_checkpoint(self.output / "checkpoint", tuned, config, self.prepared.tokenizer)
+        else:
+            progress.evaluations_without_gain += 1
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if v is not None)
+        if self.accelerator.is_main_process:
+            bar.write(f"step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}")
+        if trackers:
+            values = {f"valid/{k}": v for k, v in metrics.items() if v is not None}
+            rate = self.schedule.get_last_lr()[0]
+            self.accelerator.log({"train/loss": train_loss, "learning_rate": rate, **values}, step=progress.step)
+
+    def _should_stop(self) -> bool:
+        patience = self.args.early_stopping_patience
+        return bool(patience) and self.progress.evaluations_without_gain >= patience
+
+    def _finite(self, losses: list[torch.Tensor]) -> float:
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise FPTError(
+                f"the loss is not finite at step {self.progress.step}; lower --learning_rate, or use --mixed_precision no"
+            )
+        return mean
+
+    def _save_state(self) -> None:
+        """Write what a continuation needs: tuned tensors, AdamW moments, schedule, random state, progress."""
+        if not self.accelerator.is_main_process:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        optimizer = self.optimizer.optimizer.state_dict()
+        tensors = {f"model.{n}": p.detach().cpu() for n, p in model.tuned_parameters().items()}
+        for index, state in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()}
+        tensors["losses"] = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        with new_folder(self.output / "state") as folder:
+            save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "state.safetensors")
+            write_json(
+                folder / "state.json",
+                {
+                    "progress": vars(self.progress),
+                    "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
+                    "core": self.config["core"],
+                },
+            )
+
+    def _load_state(self) -> None:
+        folder = self.output / "state"
+        recover_folder(folder)
+        if not (folder / "state.json").is_file():
+            self.log("resume: no state was saved yet; starting from step 0")
+            return
+        state = json.loads((folder / "state.json").read_text())
+        if state["core"] != self.config["core"]:
+            raise FPTError(
+                f"{folder} was trained on core {state['core']['name']} (sha256 {state['core']['sha256'][:12]}…), not on"
+                f" {self.config['core']['name']} ({self.config['core']['sha256'][:12]}…); results of two cores are never mixed"
+            )
+        tensors = load_file(folder / "state.safetensors")
+        tuned = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        load_tuned(self.raw_model, tuned, str(folder))
+        optimizer = self.optimizer.optimizer.state_dict()
+        optimizer["state"] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                optimizer["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.optimizer.load_state_dict(optimizer)
+        self.schedule.load_state_dict({**self.schedule.state_dict(), **state["schedule"]})
+        for group, rate in zip(self.optimizer.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+        self.losses = list(tensors["losses"].to(self.accelerator.device))
+        torch.set_rng_state(tensors["random.cpu"])
+        if torch.cuda.is_available() and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        self.progress = Progress(**state["progress"])
+        self.log(f"resume: going on from step {self.progress.step}")
+
+
+def parameter_groups(model: FPT, args: TrainArguments) -> list[dict[str, Any]]:
+    """AdamW groups: matrices decay, norms, biases and positions do not; the input embedding has its own rate."""
+    readout, plain, embedding = [], [], []
+    for name, parameter in model.tuned_parameters().items():
+        if name.startswith("input."):
+            embedding.append(parameter)
+        elif name == "readout.weight":
+            readout.append(parameter)
+        else:
+            plain.append(parameter)
+    return [
+        {"params": readout, "weight_decay": args.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": embedding, "weight_decay": args.weight_decay, "lr": args.learning_rate * args.embedding_lr_scale},
+    ]
+
+
+def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, Any]) -> None:
+    """Refuse a folder that holds another run, or a continuation with other settings. Nothing is deleted here.
+
+    Raises:
+        FPTError: as said.
+    """
+    if output.exists() and not output.is_dir():
+        raise FPTError(f"--output_dir {output} is a file; give a folder")
+    if args.resume and args.overwrite:
+        raise FPTError("--resume and --overwrite exclude each other; give one")
+    if args.resume:
+        try:
+            before = json.loads((output / RUN_FILE).read_text())
+        except (OSError, ValueError):
+            raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from None
+        other = [k for k, v in arguments.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
+        if other:
+            told = ", ".join(f"--{k} {before[k]} (now {arguments[k]})" for k in other)
+            raise FPTError(f"--resume: the run in {output} was started with {told}; give the same or another --output_dir")
+    elif not args.overwrite and any((output / name).exists() for name in OUTPUTS):
+        raise FPTError(
+            f"--output_dir {output} already holds a run; give another folder, --resume to go on, or --overwrite to delete it"
+        )
+
+
+def make_accelerator(args: TrainArguments, output: Path) -> Accelerator:
+    """The accelerator, as the launcher set it up."""
+    if args.report_to == "wandb" and "WANDB_MODE" not in os.environ and not _logged_in_to_wandb():
+        os.environ["WANDB_MODE"] = "offline"
+    try:
+        return Accelerator(
+            mixed_precision=args.mixed_precision,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            log_with=None if args.report_to == "none" else args.report_to,
+            project_dir=str(output / "logs"),
+        )
+    except (ValueError, ImportError) as error:
+        raise FPTError(str(error)) from None
+
+
+def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any]) -> bool:
+    """Open the tracker that ``--report_to`` names; returns whether there is one."""
+    if args.report_to == "none":
+        return False
+    logs = Path(args.output_dir) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    config = {k: v for k, v in arguments.items() if v is not None}
+    name = Path(args.output_dir).name
+    accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
+    return True
+
+
+def describe_data(prepared: Prepared, task: Task, log: Callable[[str], None]) -> None:
+    """Say what there is to learn from."""
+    parts = []
+    for name, rows in prepared.splits.items():
+        labels = rows["label"]
+        shares = "/".join(f"{sum(1 for y in labels if y == c) / len(rows):.0%}" for c in range(len(task.label_names)))
+        parts.append(f"{name} {len(rows):,} ({shares})")
+    log(f"{task.name}: {', '.join(parts)}; labels {'/'.join(task.label_names)}; vocabulary {len(prepared.tokenizer)}")
+    manifest = prepared.manifest
+    if manifest["rejected"]:
+        log(f"{task.name}: {manifest['rejected']} rows could not be used; they are in rejected.csv with the reason")
+    if cut := sum(manifest["cut_to_max_length"].values()):
+        log(f"{task.name}: {cut} sequences were cut to {manifest['request']['max_length']} tokens")
+
+
+def _check(args: TrainArguments) -> None:
+    for name in ("max_steps", "per_device_batch_size", "gradient_accumulation_steps", "eval_steps", "eval_batch_size"):
+        if getattr(args, name) < 1:
+            raise FPTError(f"--{name} {getattr(args, name)} must be at least 1")
+    if args.learning_rate <= 0:
+        raise FPTError(f"--learning_rate {args.learning_rate} must be above 0")
+    if not 0 <= args.dropout < 1:
+        raise FPTError(f"--dropout {args.dropout} must be in [0, 1)")
+    schedules = [s.value for s in SchedulerType]
+    if args.lr_scheduler not in schedules:
+        raise FPTError(f"unknown --lr_scheduler {args.lr_scheduler!r}; known: {', '.join(schedules)}")
+    if args.report_to not in ("none", "wandb", "tensorboard"):
+        raise FPTError(f"unknown --report_to {args.report_to!r}; known: none, tensorboard, wandb")
+
+
+def _remove_outputs(output: Path) -> None:
+    for name in OUTPUTS:
+        path = output / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _logged_in_to_wandb() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

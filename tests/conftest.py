@@ -1,0 +1,120 @@
+"""Small data and small cores that the tests make themselves; real data only from $FPT_TEST_DATA."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+# Read when huggingface_hub is imported: no test waits for a network that it must not need.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+
+from fpt.args import DataArguments, ModelArguments, TrainArguments
+from fpt.tokenizers import build_tokenizer
+
+GROUPS = ["C", "N", "O", "Cl", "Br", "F", "C#N", "OC"]
+LEFT = ["c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "C1CCOCC1", "c1ccsc1", "C1CCCC1", "c1nccnc1"]
+LINKS = ["", "C", "O", "CC", "NC"]
+RIGHT = ["c2ccc({g})cc2", "c2cnc({g})cc2", "C2CCC({g})CC2", "c2cc({g})co2", "c2cc({g})cs2"]
+
+
+def molecules() -> list[tuple[str, int]]:
+    """400 valid SMILES on 200 scaffolds; label 1 for those with a halogen, so that there is something to learn."""
+    out = []
+    for n, (left, link, right) in enumerate(itertools.product(LEFT, LINKS, RIGHT)):
+        for group in (GROUPS[n % 8], GROUPS[(n * 3 + 1) % 8]):
+            out.append((left + link + right.format(g=group), int(group in ("Cl", "Br", "F"))))
+    return out
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has its own cache."""
+    monkeypatch.setenv("FPT_HOME", str(tmp_path / "home"))
+    # Accelerate keeps one state for a process; a script has it to itself.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no offline data package was installed."""
+    monkeypatch.setattr("fpt.tasks.cyp3a4.package_folder", lambda name: None)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A --data_dir in pytdc's layout."""
+    return write_tdc(tmp_path / "raw", molecules())
+
+
+def write_tdc(folder: Path, rows: list[tuple[str, int]]) -> Path:
+    """Write `rows` as pytdc caches CYP3A4_Veith; returns `folder`."""
+    (folder / "tdc").mkdir(parents=True, exist_ok=True)
+    lines = ["Drug_ID\tDrug\tY", *(f"{i}.0\t{smiles}\t{label}" for i, (smiles, label) in enumerate(rows))]
+    (folder / "tdc" / "cyp3a4_veith.tab").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained-looking Llama core with a tokenizer: 3 layers of width 32."""
+    folder = tmp_path_factory.mktemp("llama")
+    tokenizer = build_tokenizer(["".join(map(chr, range(33, 127)))], DataArguments(tokenizer="bpe", vocab_size=98))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 core without a tokenizer: 2 layers of width 32."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    torch.manual_seed(0)
+    GPT2Model(GPT2Config(vocab_size=50, n_positions=128, n_embd=32, n_layer=2, n_head=4)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(data_dir: Path, llama_dir: Path, tmp_path: Path):
+    """Returns a function that makes the three argument groups of a short run; keywords change them."""
+
+    def make(**changes):
+        groups = [
+            DataArguments(data_dir=str(data_dir)),
+            ModelArguments(backbone=str(llama_dir)),
+            TrainArguments(output_dir=str(tmp_path / "run"), max_steps=12, eval_steps=4, warmup_steps=2, learning_rate=1e-2),
+        ]
+        for name, value in changes.items():
+            owner = [g for g in groups if hasattr(g, name)]
+            assert owner, name
+            setattr(owner[0], name, value)
+        return groups
+
+    return make
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with real raw data; skips when $FPT_TEST_DATA is not set."""
+    folder = os.environ.get("FPT_TEST_DATA")
+    if not folder:
+        pytest.skip("FPT_TEST_DATA is not set: no real data to test on")
+    return Path(folder)
