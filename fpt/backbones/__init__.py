@@ -19,10 +19,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fpt.errors import FPTError, did_you_mean
+from fpt.files import cache_home, new_folder, sha256_file
 from fpt.registry import Registry
 
 RANDOM = "random:"
@@ -221,12 +223,29 @@ def load_pretrained(
 
 
 def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """Load a GGUF file, de-quantized to fp32."""
-    model, tokenizer, _ = load_pretrained(str(path.parent), gguf_file=path.name)
-    # Weights are plain fp32 from here on; the quantization note would make transformers refuse to write them.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    """Load a GGUF file, de-quantized to fp32.
+
+    Reading GGUF takes transformers many seconds, so the result is kept as safetensors in the cache, under the file's hash.
+    """
+    key = f"{sha256_file(path)[:16]}-transformers-{transformers.__version__}"
+    folder = cache_home() / "cores" / key
+    if not folder.is_dir():
+        with new_folder(folder) as new:
+            _convert_gguf(path, new)
+    model, tokenizer, _ = load_pretrained(str(folder))
     return model, tokenizer
+
+
+def _convert_gguf(path: Path, folder: Path) -> None:
+    model, tokenizer, _ = load_pretrained(str(path.parent), gguf_file=path.name)
+    config = model.config.to_dict()
+    # Weights are plain fp32 from here on; with the note on quantization transformers refuses to write them.
+    config.pop("quantization_config", None)
+    plain = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32)
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def _pretrained(spec: CoreSpec, log: Callable[[str], None]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
