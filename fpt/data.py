@@ -52,7 +52,7 @@ class Prepared:
     rejected: pd.DataFrame
 
 
-def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], None]) -> Prepared:
+def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], None], data_sha256: str | None = None) -> Prepared:
     """Return `task`'s splits from the Arrow cache, or find the raw data and preprocess it into the cache.
 
     The order is: Arrow cache, --data_dir, installed data package, download; `log` hears of each step. An entry is
@@ -60,6 +60,7 @@ def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], Non
 
     Args:
         seed: of the split, when --split_seed is not given.
+        data_sha256: hash of the raw data that is wanted; an entry made from it is taken whatever its source was.
 
     Raises:
         FPTError: bad arguments, or no data.
@@ -70,7 +71,9 @@ def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], Non
     if args.data_dir is None:
         for entry in sorted(folder.glob("*/manifest.json")):
             manifest = _read_manifest(entry)
-            if manifest and manifest["request"] == request and not manifest["users_own"]:
+            if manifest is None or manifest["request"] != request:
+                continue
+            if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
                 return load_entry(entry.parent)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")

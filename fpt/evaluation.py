@@ -154,12 +154,11 @@ def run(args: EvaluateArguments) -> None:
         empty = int((out["prediction"] == "").sum())
         accelerator.print(f"{len(out) - empty:,} rows predicted, {empty:,} could not be read; {args.output}")
         return
-    data = DataArguments(**config["data"]["arguments"])
-    data.data_dir, data.cache_dir, data.num_proc = args.data_dir or data.data_dir, args.cache_dir, args.num_proc
-    data.split_seed = config["data"]["request"]["split_seed"]
+    data = DataArguments(**config["data"]["arguments"], data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
+    seed, wanted = config["data"]["request"]["split_seed"], config["data"]["data_sha256"]
     with accelerator.main_process_first():
-        prepared = prepare(task, data, data.split_seed, accelerator.print if accelerator.is_main_process else _silent)
-    if prepared.manifest["data_sha256"] != config["data"]["data_sha256"]:
+        prepared = prepare(task, data, seed, accelerator.print if accelerator.is_main_process else _silent, wanted)
+    if prepared.manifest["data_sha256"] != wanted:
         raise FPTError(
             f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
             f" ({config['data']['origin']}); give that with --data_dir"
@@ -169,7 +168,7 @@ def run(args: EvaluateArguments) -> None:
     metrics = classification_metrics(labels, probabilities)
     core = config["core"]
     accelerator.print(
-        f"{config['task']}: core {core['name']}, split {config['data']['arguments']['split']} seed {data.split_seed}, seed"
+        f"{config['task']}: core {core['name']}, {data.split} split of seed {seed}, seed"
         f" {config['training']['seed']}, model of step {config['step']}\n{table({args.split: metrics})}"
     )
     if args.output and accelerator.is_main_process:

@@ -109,6 +109,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     accelerator.wait_for_everyone()
     trackers = start_trackers(accelerator, args, arguments)
 
+    # A checkpoint is published: no folder of this machine goes into it.
+    portable = {k: v for k, v in as_dict(data).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
     config = {
         "task": task.name,
         "label_names": list(task.label_names),
@@ -120,7 +122,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         "total_parameters": total,
         "mixed_precision": accelerator.mixed_precision,
         "eval_batch_size": args.eval_batch_size,
-        "data": {"source": task.source, "licence": task.licence, "arguments": as_dict(data), **prepared.manifest},
+        "data": {"source": task.source, "licence": task.licence, "arguments": portable, **prepared.manifest},
         "training": {k: arguments[k] for k in ("seed", "max_steps", "per_device_batch_size", "learning_rate", "lr_scheduler")},
     }
     loop = Loop(accelerator, args, task, prepared, model, config, output, log)

@@ -138,7 +138,7 @@ def test_resolution_order_is_told_step_by_step(tmp_path: Path, data_dir: Path, m
     prepared = prepare(TASK, DataArguments(data_dir=str(empty)), 1, log.append)
     places = [line.split(":")[1].strip().split()[0] for line in log]
     assert places == ["Arrow", "--data_dir", "package", "preprocessing"]
-    assert prepared.manifest["origin"] == "package molalkit 1.0"
+    assert prepared.manifest["origin"] == "package molalkit 1.0, CYP3A4_Veith.csv"
     # From now on the Arrow cache answers, without a look at the package.
     monkeypatch.setattr("fpt.tasks.cyp3a4.package_folder", lambda name: pytest.fail("the package was asked"))
     log.clear()

@@ -162,6 +162,9 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     assert config["label_names"] == ["non-inhibitor", "inhibitor"]
     assert config["core"]["sha256"]
     card = (folder / "README.md").read_text()
+    # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the core's is needed.
+    told = {**config, "core": {}}
+    assert str(finished.parent) not in json.dumps(told)
     assert card.startswith("---\nlibrary_name: fpt\n")
     assert config["core"]["sha256"] in card
 

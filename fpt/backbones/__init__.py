@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -251,12 +252,15 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 def _pretrained(spec: CoreSpec, log: Callable[[str], None]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
     names = backbone_names()
     path = Path(spec.name).expanduser()
+    # Each retry would be two lines on the terminal; what happened in the end is told in one.
+    hub_logging.set_verbosity_error()
     try:
         if spec.name in names:
+            log(f"backbone: loading {spec.name}{'' if names[spec.name].is_here(spec.name) else ' from the Hub'}")
             return names[spec.name].load(spec.name, spec.revision)
         if path.suffix == ".gguf" and path.is_file():
             return *load_gguf(path), None
-        log(f"backbone: {path if path.is_dir() else f'{spec.name} from the Hub'}")
+        log(f"backbone: loading {path if path.is_dir() else f'{spec.name} from the Hub'}")
         return load_pretrained(str(path) if path.is_dir() else spec.name, spec.revision)
     except FPTError:
         raise

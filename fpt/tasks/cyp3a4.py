@@ -161,18 +161,19 @@ class Cyp3a4(SmilesTask):
         """--data_dir, then an installed data package, then the download; see `Task.locate`."""
         downloads = cache_home() / "raw" / "tdc"
         package = f"package {OFFLINE_PACKAGE}"
-        for place, path, users_own in (
-            (f"--data_dir {args.data_dir}", self._in_data_dir(args.data_dir), True),
-            (package, self._in_package(), False),
-            (f"earlier download in {downloads}", _existing(downloads / TDC_FILE), False),
+        for place, path in (
+            (f"--data_dir {args.data_dir}", self._in_data_dir(args.data_dir)),
+            (package, self._in_package()),
+            (f"download in {downloads}", _existing(downloads / TDC_FILE)),
         ):
             log(f"{place}: {path or 'not there'}")
             if path:
-                origin = f"{package} {metadata.version(OFFLINE_PACKAGE)}" if place == package else str(path)
-                return self._read(path, origin, users_own)
+                # The origin goes into checkpoints that are published: no folder names.
+                name = f"{package} {metadata.version(OFFLINE_PACKAGE)}" if place == package else place.split()[0]
+                return self._read(path, f"{name}, {path.name}", users_own=place.startswith("--data_dir"))
         log("download with pytdc")
         try:
-            return self._read(download(downloads), f"pytdc {metadata.version('pytdc')}")
+            return self._read(download(downloads), f"pytdc {metadata.version('pytdc')}, {TDC_FILE}")
         except FPTError as error:
             raise FPTError(
                 f"no data for {self.name}: {error}; put {TDC_FILE} (columns {', '.join(COLUMNS)}) into DIR/tdc/ and give"
