@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def read_inputs(path: Path, column: str | None, task: Task) -> tuple[pd.DataFram
         FPTError: the file is empty or malformed, or the column is not there.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         raise FPTError(f"{path} can't be read as CSV: {error}; expected a header line and one input a row") from None
     if rows.empty:
@@ -79,6 +80,11 @@ def read_inputs(path: Path, column: str | None, task: Task) -> tuple[pd.DataFram
             raise FPTError(f"which column of {path} holds the input? Give --column, one of {', '.join(rows)}")
         column = known[0]
     return rows, column
+
+
+def output_columns(label_names: Sequence[str]) -> list[str]:
+    """The columns that `predict_file` adds."""
+    return ["prediction", *(f"probability_{name}" for name in label_names), "reason"]
 
 
 def predict_file(
@@ -101,11 +107,8 @@ def predict_file(
     good = [i for i, reason in enumerate(reasons) if reason is None]
     out = rows.copy()
     names = list(config["label_names"])
-    cells: dict[str, list[str]] = {
-        "prediction": [""] * len(rows),
-        **{f"probability_{name}": [""] * len(rows) for name in names},
-        "reason": [r or "" for r in reasons],
-    }
+    cells: dict[str, list[str]] = {column: [""] * len(rows) for column in output_columns(names)}
+    cells["reason"] = [r or "" for r in reasons]
     if good:
         ids, cut = encode_texts([rows[column].iloc[i] for i in good], tokenizer, config["max_length"])
         samples = [{"input_ids": i} for i in ids]
@@ -141,6 +144,7 @@ def run(args: EvaluateArguments) -> None:
         if not args.output:
             raise FPTError("--predict needs --output FILE.csv to write the predictions to")
         rows, column = read_inputs(Path(args.predict), args.column, task)
+        _keep_users_columns(args, rows, config["label_names"])
     elif args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
     # The precision of the run, so that the scores are the run's.
@@ -175,6 +179,14 @@ def run(args: EvaluateArguments) -> None:
         kept = ("task", "core", "step", "training", "model_sha256")
         report = {**{k: config[k] for k in kept}, "data": prepared.manifest, "metrics": {args.split: metrics}}
         write_json(Path(args.output), report)
+
+
+def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, label_names: Sequence[str]) -> None:
+    """Refuse an output that would replace the user's file or a column of it."""
+    if Path(args.output).resolve() == Path(args.predict).resolve():
+        raise FPTError(f"--output {args.output} is the file to predict; give another name")
+    if taken := [c for c in output_columns(label_names) if c in rows]:
+        raise FPTError(f"{args.predict} has the column {taken[0]!r}, which the predictions need; rename it")
 
 
 def _silent(line: str) -> None:

@@ -129,7 +129,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     progress = loop.train(trackers, started)
 
     loop.load_best()
-    metrics = {split: loop.score(split) for split in ("valid", "test")}
+    metrics = {"valid": progress.best_metrics, "test": loop.score("test")}
     results = {
         "task": task.name,
         "metrics": metrics,

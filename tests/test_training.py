@@ -56,7 +56,7 @@ def test_the_model_is_picked_on_validation_and_test_is_scored_once(settings, tmp
     score = Loop.score
     monkeypatch.setattr(Loop, "score", lambda self, split: asked.append(split) or score(self, split))
     results = run(*settings())
-    assert asked == ["valid"] * 3 + ["valid", "test"]
+    assert asked == ["valid"] * 3 + ["test"]
     best = max(results["history"], key=lambda h: h["valid"]["auprc"])
     assert results["best_step"] == best["step"]
     assert results["metrics"]["valid"] == best["valid"]
@@ -237,6 +237,16 @@ def test_a_bad_prediction_file_is_refused_and_nothing_is_written(finished, tmp_p
     with pytest.raises(FPTError, match=message):
         evaluate(finished, predict=str(tmp_path / "in.csv"), column=column, output=str(tmp_path / "out.csv"))
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_prediction_never_replaces_what_the_user_has(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "in.csv"
+    file.write_text("\ufeffsmiles\nCCO\n", encoding="utf-8")
+    with pytest.raises(FPTError, match="is the file to predict"):
+        evaluate(finished, predict=str(file), output=str(file))
+    evaluate(finished, predict=str(file), output=str(tmp_path / "out.csv"))
+    with pytest.raises(FPTError, match="has the column 'prediction'"):
+        evaluate(finished, predict=str(tmp_path / "out.csv"), output=str(tmp_path / "again.csv"))
 
 
 def test_evaluating_on_other_data_is_refused(finished: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def read_table(path: Path) -> pd.DataFrame:
     separator = "\t" if path.suffix == ".tab" else ","
     try:
         # Text first: a column of numbers would lose how they were written, and "NA" is a valid SMILES.
-        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
+        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         # pandas' EmptyDataError and ParserError, and UnicodeDecodeError, are ValueErrors.
         raise FPTError(f"{path} can't be read as a table: {error}; expected the columns {', '.join(COLUMNS)}") from None
