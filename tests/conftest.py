@@ -17,6 +17,9 @@ from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.tokenizers import build_tokenizer
 
+# Threads cost such small models more than they bring; the scripts that the tests start have their own setting.
+torch.set_num_threads(1)
+
 GROUPS = ["C", "N", "O", "Cl", "Br", "F", "C#N", "OC"]
 LEFT = ["c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "C1CCOCC1", "c1ccsc1", "C1CCCC1", "c1nccnc1"]
 LINKS = ["", "C", "O", "CC", "NC"]
@@ -92,16 +95,23 @@ def gpt2_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def short_run(data_dir: Path, core: Path, output: Path):
+    """The three argument groups of a run of 12 steps."""
+    return [
+        DataArguments(data_dir=str(data_dir)),
+        ModelArguments(backbone=str(core)),
+        TrainArguments(
+            output_dir=str(output), max_steps=12, eval_steps=4, warmup_steps=2, learning_rate=1e-2, max_grad_norm=1.0, dropout=0.1
+        ),
+    ]
+
+
 @pytest.fixture
 def settings(data_dir: Path, llama_dir: Path, tmp_path: Path):
     """Returns a function that makes the three argument groups of a short run; keywords change them."""
 
     def make(**changes):
-        groups = [
-            DataArguments(data_dir=str(data_dir)),
-            ModelArguments(backbone=str(llama_dir)),
-            TrainArguments(output_dir=str(tmp_path / "run"), max_steps=12, eval_steps=4, warmup_steps=2, learning_rate=1e-2),
-        ]
+        groups = short_run(data_dir, llama_dir, tmp_path / "run")
         for name, value in changes.items():
             owner = [g for g in groups if hasattr(g, name)]
             assert owner, name

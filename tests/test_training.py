@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import molecules, write_tdc
+from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file, save_file
 
 from fpt import evaluation
@@ -25,11 +26,21 @@ def evaluate(checkpoint: Path, **changes) -> None:
     evaluation.run(EvaluateArguments(checkpoint=str(checkpoint), **changes))
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Path:
+    """A folder with a short run and its cache, made once."""
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FPT_HOME", str(folder / "home"))
+        run(*short_run(write_tdc(folder / "raw", molecules()), llama_dir, folder / "run"))
+    return folder
+
+
 @pytest.fixture
-def finished(settings, tmp_path: Path) -> Path:
-    """The output folder of a short run."""
-    run(*settings())
-    return tmp_path / "run"
+def finished(template: Path, tmp_path: Path) -> Path:
+    """The output folder of a short run, a copy for each test."""
+    shutil.copytree(template / "home", tmp_path / "home")
+    return shutil.copytree(template / "run", tmp_path / "run")
 
 
 def test_a_run_learns_and_writes_down_what_it_did(settings, tmp_path: Path) -> None:
