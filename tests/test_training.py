@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from fpt import evaluation
 from fpt.args import EvaluateArguments
-from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
+from fpt.checkpoint import find_checkpoint, load_checkpoint, model_card, read_config
 from fpt.errors import FPTError
 from fpt.files import new_folder, sha256_file, write_text
 from fpt.results import classification_metrics, table
@@ -178,6 +178,9 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     assert str(finished.parent) not in json.dumps(told)
     assert card.startswith("---\nlibrary_name: fpt\n")
     assert config["core"]["sha256"] in card
+    # The Hub reads base_model as the id of a page: a folder is none.
+    assert "base_model" not in card
+    assert "\nbase_model: user/core\n" in model_card({**config, "core": {**config["core"], "hub_id": "user/core"}})
 
 
 def test_evaluate_gives_the_runs_scores(finished: Path, capsys) -> None:

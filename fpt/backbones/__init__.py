@@ -38,6 +38,7 @@ class CoreSpec:
 
     Attributes:
         name: what ``--backbone`` was given.
+        hub_id: the Hub's page of the core, where there is one.
         revision: commit of the Hub repository or release of the package that the weights are from.
         seed: of a random core, None for a pretrained one.
         num_layers: the first layers that are used.
@@ -51,6 +52,7 @@ class CoreSpec:
     num_layers: int | None = None
     dtype: str = "fp32"
     sha256: str | None = None
+    hub_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""
@@ -174,7 +176,9 @@ def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) ->
     embedding = model.get_input_embeddings().weight.detach().clone()
     # The table is not part of the core: inputs come through the tuned embedding, and a vocabulary is large.
     model.set_input_embeddings(None)
-    core = Core(model, family, CoreSpec(spec.name, revision, seed, keep, spec.dtype), embedding, tokenizer)
+    core = Core(
+        model, family, CoreSpec(spec.name, revision, seed, keep, spec.dtype, hub_id=_hub_id(spec.name)), embedding, tokenizer
+    )
     core.spec.sha256 = frozen_sha256(core)
     if spec.sha256 and core.spec.sha256 != spec.sha256:
         raise FPTError(
@@ -266,6 +270,14 @@ def _pretrained(spec: CoreSpec, log: Callable[[str], None]) -> tuple[PreTrainedM
         raise
     except Exception as error:
         raise FPTError(_why_not(spec.name, names, error)) from None
+
+
+def _hub_id(name: str) -> str | None:
+    """The Hub id of a pretrained core, None for random cores and files."""
+    names = backbone_names()
+    if name in names:
+        return names[name].hub_ids.get(name)
+    return None if name.startswith(RANDOM) or os.path.exists(os.path.expanduser(name)) else name
 
 
 def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:

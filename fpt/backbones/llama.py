@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,10 +30,7 @@ class Llama(Family):
     """Llama, Mistral and Qwen2 architectures, and the packaged SmolLM2."""
 
     model_types = ("llama", "mistral", "qwen2")
-
-    def names(self) -> list[str]:
-        """The packaged core."""
-        return ["smollm2"]
+    hub_ids = MappingProxyType({"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"})
 
     def is_here(self, name: str) -> bool:
         """Whether the package is installed."""
