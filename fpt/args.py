@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import HfArgumentParser
+
+T = TypeVar("T")
 
 
 def arg(default: Any, help: str, **extra: Any) -> Any:
@@ -19,16 +23,25 @@ class DataArguments:
     """What to train on, how it is split and tokenized."""
 
     _argument_group_name = "data"
-    dataset: str = arg("cyp3a4", "Task to train on; an unknown name lists the tasks there are.")
+    dataset: str = arg("cyp3a4", "Task to train on; with --help its own arguments are listed too. An unknown name lists all.")
     data_dir: str | None = arg(None, "Folder with raw downloads in the layout of the upstream loader (pytdc: tdc/*.tab).")
     cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept; $FPT_HOME or ~/.cache/fpt when not given.")
-    split: str = arg("scaffold", "How train, valid and test are made: scaffold or random (0.7/0.1/0.2).")
+    split: str | None = arg(
+        None, "How train, valid and test are made: scaffold, random, official, ...; the task's own by default."
+    )
     split_seed: int | None = arg(None, "Seed of the split; --seed when not given.")
-    tokenizer: str = arg("atom", "atom (one token an atom), bpe (trained on the train split), or a tokenizer's hub id or path.")
+    tokenizer: str | None = arg(
+        None,
+        "For tasks on text: atom (of a SMILES), char, word, bpe (trained on the train split), or a tokenizer's hub id or path;"
+        " the task's own by default.",
+    )
     vocab_size: int = arg(512, "Vocabulary size of --tokenizer bpe.")
-    max_length: int = arg(512, "Longest sequence in tokens; longer ones are cut and counted.")
+    max_length: int | None = arg(None, "Longest sequence in tokens, longer ones are cut and counted; the task's own by default.")
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
-    num_proc: int = arg(1, "Processes that preprocess the data.")
+    max_bad_fraction: float = arg(0.01, "Share of rows that may be unusable; they are left out and listed in rejected.csv.")
+    num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
+    # The task's own arguments, by name; see `fpt.tasks.Task.options`.
+    options: dict[str, Any] = field(default_factory=dict, init=False)
 
 
 @dataclass
@@ -50,7 +63,7 @@ class TrainArguments:
     """The optimisation and what is written down."""
 
     _argument_group_name = "training"
-    output_dir: str = arg("runs/cyp3a4", "Folder of this run: checkpoint/, results.json, rejected.csv, state/.")
+    output_dir: str | None = arg(None, "Folder of this run: checkpoint/, results.json, state/, ...; runs/DATASET by default.")
     overwrite: bool = arg(False, "Delete a run that is already in --output_dir.")
     resume: bool = arg(False, "Go on with the run in --output_dir from its last saved state.")
     seed: int = arg(1, "Seed of initialisation, batch order and dropout.")
@@ -81,19 +94,55 @@ class EvaluateArguments:
     _argument_group_name = "evaluation"
     checkpoint: str = field(metadata={"help": "Folder that train.py wrote: a run, or its checkpoint/."})
     split: str = arg("test", "Split to score: train, valid or test.")
-    predict: str | None = arg(None, "CSV file with a column of SMILES to predict instead of scoring a split.")
-    column: str | None = arg(None, "Column of --predict to read; smiles, Drug or the only column when not given.")
+    predict: str | None = arg(None, "CSV file with a column of inputs (SMILES, text, file names) to predict instead.")
+    column: str | None = arg(None, "Column of --predict to read; a known name or the only column when not given.")
     output: str | None = arg(None, "Where predictions (CSV) or metrics (JSON) are written.")
     data_dir: str | None = arg(None, "Folder with raw downloads, as for train.py.")
     cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept, as for train.py.")
     eval_batch_size: int | None = arg(None, "Samples in a batch; as in training when not given.")
-    num_proc: int = arg(1, "Processes that preprocess the data.")
+    num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
 
 
 def parse(description: str, *kinds: type) -> tuple[Any, ...]:
     """Parse ``sys.argv`` into one instance of each dataclass in `kinds`."""
     parser = HfArgumentParser(kinds, description=description, allow_abbrev=False)
     return parser.parse_args_into_dataclasses(sys.argv[1:])
+
+
+def parse_training(description: str) -> tuple[DataArguments, ModelArguments, TrainArguments]:
+    """Parse the command line of ``train.py``; a task that is named there adds its own arguments.
+
+    Raises:
+        FPTError: there is no such task.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--dataset", default=None if {"-h", "--help"} & set(sys.argv) else DataArguments.dataset)
+    dataset = finder.parse_known_args()[0].dataset
+    options = None
+    if dataset is not None:
+        # Imported late, so that --help answers at once.
+        from fpt.tasks import TASKS
+
+        options = TASKS[dataset].options
+    kinds = (DataArguments, ModelArguments, TrainArguments)
+    if options is None:
+        return parse(description, *kinds)
+    data, own, model, training = parse(description, DataArguments, options, ModelArguments, TrainArguments)
+    data.options = as_dict(own)
+    return data, model, training
+
+
+def changed(arguments: T, **changes: Any) -> T:
+    """A copy of `arguments` with some other values. (`dataclasses.replace` would lose `DataArguments.options`.)"""
+    new = copy.copy(arguments)
+    for name, value in changes.items():
+        setattr(new, name, value)
+    return new
+
+
+def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
+    """The `DataArguments` that `as_dict` made `values` of, some of them changed."""
+    return changed(DataArguments(), **{**values, **changes})
 
 
 def as_dict(arguments: Any) -> dict[str, Any]:

@@ -28,24 +28,27 @@ from fpt import __version__
 from fpt.backbones import CoreSpec, build_empty, family_of, load_core
 from fpt.errors import FPTError
 from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
+from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT, build_model
+from fpt.outputs import Output, output_from_dict
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-REQUIRED = ("task", "label_names", "core", "vocab_size", "model_sha256", "tokenizer_sha256", "full")
+WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
+REQUIRED = ("task", "input", "output", "core", "model_sha256", "tokenizer_sha256", "full")
 
 
 def save_checkpoint(
     folder: Path,
     tensors: dict[str, torch.Tensor],
     config: dict[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     full_of: FPT | None = None,
 ) -> None:
     """Write a checkpoint in one step; an earlier one in `folder` stays until the new one is whole.
 
     Args:
         tensors: the tuned tensors by name.
-        config: task, label_names, core, vocab_size and whatever else describes the run.
+        config: task, input, output, core and whatever else describes the run.
+        tokenizer: of tasks on text.
         full_of: write this model's frozen tensors as well, so that it loads without its core.
     """
     if full_of is not None:
@@ -53,13 +56,14 @@ def save_checkpoint(
         config = {**config, "core_config": _plain_config(full_of)}
     with new_folder(folder) as new:
         save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, new / WEIGHTS, metadata={"format": "pt"})
-        tokenizer.save_pretrained(new)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
         config = {
             "fpt_version": __version__,
             **config,
             "full": full_of is not None,
             "model_sha256": sha256_file(new / WEIGHTS),
-            "tokenizer_sha256": sha256_file(new / "tokenizer.json"),
+            "tokenizer_sha256": sha256_file(new / TOKENIZER) if tokenizer is not None else None,
         }
         write_json(new / CONFIG, config)
         write_text(new / CARD, model_card(config))
@@ -94,7 +98,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in config] if isinstance(config, dict) else list(REQUIRED)
     if missing:
         raise FPTError(f"{folder / CONFIG} lacks {', '.join(missing)}; it was not written by train.py")
-    for name, key in ((WEIGHTS, "model_sha256"), ("tokenizer.json", "tokenizer_sha256")):
+    for name, key in ((WEIGHTS, "model_sha256"), (TOKENIZER, "tokenizer_sha256")):
+        if config[key] is None and name == TOKENIZER:
+            continue  # a task on numbers has none
         if not (folder / name).is_file():
             raise FPTError(f"{folder} has no {name}; copy the checkpoint again")
         if sha256_file(folder / name) != config[key]:
@@ -102,11 +108,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_checkpoint(folder: Path, log: Callable[[str], None] = lambda line: None) -> tuple[FPT, PreTrainedTokenizerBase, dict]:
+def load_checkpoint(
+    folder: Path, log: Callable[[str], None] = lambda line: None
+) -> tuple[FPT, PreTrainedTokenizerBase | None, dict]:
     """Load core and tuned tensors.
 
     Returns:
-        The model in evaluation mode, the tokenizer and the configuration.
+        The model in evaluation mode, the tokenizer (None for a task on numbers) and the configuration.
 
     Raises:
         FPTError: files are damaged, the core has other weights or shapes, or it can't be had.
@@ -114,14 +122,23 @@ def load_checkpoint(folder: Path, log: Callable[[str], None] = lambda line: None
     config = read_config(folder)
     tensors = _read_tensors(folder / WEIGHTS)
     if config["full"]:
-        model = _full_model(config, tensors)
+        model = _full_model(config, tensors, folder)
     else:
         known = {f.name for f in fields(CoreSpec)}
         spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
         core = load_core(spec, log)
-        model = build_model(core, config["vocab_size"], len(config["label_names"]))
+        model = build_model(core, *_ends(config, folder))
         load_tuned(model, tensors, str(folder / WEIGHTS))
-    return model.eval(), AutoTokenizer.from_pretrained(folder), config
+    return model.eval(), AutoTokenizer.from_pretrained(folder) if config["tokenizer_sha256"] else None, config
+
+
+def _ends(config: dict[str, Any], folder: Path) -> tuple[Input, Output]:
+    try:
+        return input_from_dict(config["input"]), output_from_dict(config["output"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FPTError(
+            f"{folder / CONFIG}: its input or output can't be understood ({error}); copy the checkpoint again"
+        ) from None
 
 
 def load_tuned(model: FPT, tensors: dict[str, torch.Tensor], where: str) -> None:
@@ -137,6 +154,8 @@ def model_card(config: dict[str, Any]) -> str:
     """The model card (README.md) of a checkpoint, with the metadata that the Hub reads."""
     core, scores = config["core"], config.get("valid_metrics") or {}
     base = f"base_model: {core['hub_id']}\n" if core.get("hub_id") else ""
+    names = config["output"].get("label_names")
+    labels = f"; labels: {', '.join(names)}" if names else ""
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in scores.items() if value is not None)
     settings = ", ".join(f"{k} {v}" for k, v in config.get("training", {}).items())
     return (
@@ -146,12 +165,11 @@ def model_card(config: dict[str, Any]) -> str:
         f" sha256 of the frozen weights `{core.get('sha256')}`), attention and MLP blocks frozen."
         f" Tuned: input embedding, norms, positions, readout"
         f" ({config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,} parameters).\n\n"
-        f"Data: {config.get('data', {}).get('source')}, {config.get('data', {}).get('licence')}; labels:"
-        f" {', '.join(config['label_names'])}.\n\n"
+        f"Data: {config.get('data', {}).get('source')}, {config.get('data', {}).get('licence')}{labels}.\n\n"
         f"Training: {settings}. Model of step {config.get('step')}, picked on the validation split:\n\n"
         f"| metric (valid) | value |\n|---|---|\n{rows}\n\n"
         "Score or use it:\n\n```\npython evaluate.py --checkpoint DIR\n"
-        "python evaluate.py --checkpoint DIR --predict molecules.csv --output predictions.csv\n```\n"
+        "python evaluate.py --checkpoint DIR --predict inputs.csv --output predictions.csv\n```\n"
     )
 
 
@@ -163,11 +181,11 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise FPTError(f"{path} is no whole safetensors file: {error}; copy the checkpoint again") from None
 
 
-def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> FPT:
+def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> FPT:
     core = build_empty(config["core_config"])
     family = family_of(core.config)
     tuned = {*family.norms(core), *family.positions(core)}
-    model = FPT(core, tuned, core.config.hidden_size, config["vocab_size"], len(config["label_names"]), 0.0)
+    model = FPT(core, tuned, core.config.hidden_size, *_ends(config, folder), 0.0)
     # Kept in the precision it was trained in, so that the scores are the same.
     for name, parameter in model.named_parameters():
         if name in tensors:

@@ -6,8 +6,12 @@ rejected rows and a manifest. It appears whole or not at all. Its key is a hash 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,20 +21,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, load_from_disk
-from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+from datasets import Dataset, concatenate_datasets, load_from_disk
+from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fpt.args import DataArguments
+from fpt.args import DataArguments, changed
 from fpt.errors import FPTError
-from fpt.files import cache_home, new_folder, write_json
-from fpt.tasks import Source, Task
+from fpt.files import cache_home, new_folder, slug, write_json
+from fpt.inputs import Input, Patches, Tokens, input_from_dict
+from fpt.outputs import Output, output_from_dict
+from fpt.tasks import SPLITS, Examples, GeneratedTask, Source, Task, rejected_rows, resolve
 from fpt.tokenizers import TRAINED, build_tokenizer
 
-SPLITS = ("train", "valid", "test")
 # Raised whenever this file would write other Arrow files from the same raw data.
-CODE_VERSION = 1
+CODE_VERSION = 2
+# Rows that are preprocessed at a time; what is done of them survives a stop.
+SHARD = 2048
 
 
 @dataclass
@@ -38,21 +46,46 @@ class Prepared:
     """A task ready to train on.
 
     Attributes:
-        splits: for each of train, valid and test an Arrow dataset with the columns ``id`` (str), ``text`` (str),
-            ``label`` (int), ``input_ids`` (list of int) and ``length`` (int, tokens). Train may have ``variants``
-            (list of lists of int): the same inputs written in other ways.
-        tokenizer: turns text into ``input_ids``.
+        task: where it came from.
+        args: what was asked for.
+        splits: for each of train, valid and test an Arrow dataset with the columns ``id`` (str), ``label``, ``length`` (int,
+            tokens) and ``input_ids`` (list of int) or ``values`` (list of tokens * dim numbers); tasks on text have ``text``
+            and train may have ``variants`` (list of lists of int): the same inputs written in other ways. Or the samples of
+            a generated task.
+        input: what goes into the core.
+        output: what the labels are.
+        tokenizer: turns text into ``input_ids``; None for patches.
         manifest: what the entry was made from; JSON values.
         rejected: rows that could not be used, with the reason.
     """
 
-    splits: dict[str, Dataset]
-    tokenizer: PreTrainedTokenizerBase
+    task: Task | GeneratedTask
+    args: DataArguments
+    splits: dict[str, Any]
+    input: Input
+    output: Output
+    tokenizer: PreTrainedTokenizerBase | None
     manifest: dict[str, Any]
     rejected: pd.DataFrame
 
+    def samples(self, split: str, seed: int = 0) -> Samples:
+        """The samples of a split; `seed` picks the variants."""
+        rows = self.splits[split]
+        return rows if isinstance(rows, Samples) else ArrowSamples(rows, self.input, seed)
 
-def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], None], data_sha256: str | None = None) -> Prepared:
+    @property
+    def primary_metric(self) -> str:
+        """The metric that picks the model on the validation split."""
+        return self.manifest["primary_metric"]
+
+
+def prepare(
+    task: Task | GeneratedTask,
+    args: DataArguments,
+    seed: int,
+    log: Callable[[str], None],
+    data_sha256: str | None = None,
+) -> Prepared:
     """Return `task`'s splits from the Arrow cache, or find the raw data and preprocess it into the cache.
 
     The order is: Arrow cache, --data_dir, installed data package, download; `log` hears of each step. An entry is
@@ -65,9 +98,14 @@ def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], Non
     Raises:
         FPTError: bad arguments, or no data.
     """
+    task, args = resolve(task, args)
+    seed = args.split_seed if args.split_seed is not None else seed
+    if isinstance(task, GeneratedTask):
+        log(f"data: {task.name} is generated from seed {seed}")
+        return _generated(task, args, seed)
     root = Path(args.cache_dir).expanduser() if args.cache_dir else cache_home()
-    folder = root / "arrow" / task.name
-    request = describe_request(task, args, args.split_seed if args.split_seed is not None else seed)
+    folder = root / "arrow" / slug(task.name)
+    request = describe_request(task, args, seed)
     if args.data_dir is None:
         for entry in sorted(folder.glob("*/manifest.json")):
             manifest = _read_manifest(entry)
@@ -75,114 +113,171 @@ def prepare(task: Task, args: DataArguments, seed: int, log: Callable[[str], Non
                 continue
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
-                return load_entry(entry.parent)
+                return load_entry(entry.parent, task, args)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     source = task.locate(args, lambda line: log(f"data: {line}"))
-    entry = folder / _key(request, source)
-    if _read_manifest(entry / "manifest.json"):
-        log(f"data: Arrow cache: {entry} (same content as {source.origin})")
-        return load_entry(entry)
-    log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
-    build_entry(entry, task, args, request, source)
-    return load_entry(entry)
+    key = _key(request, source)
+    if _read_manifest(folder / key / "manifest.json"):
+        log(f"data: Arrow cache: {folder / key} (same content as {source.origin})")
+    else:
+        log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
+        build_entry(folder / key, root / "work" / f"{slug(task.name)}-{key}", task, args, request, source)
+    return load_entry(folder / key, task, args)
 
 
 def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, Any]:
     """All that changes the Arrow files besides the raw data, as JSON values."""
-    trained = args.tokenizer in TRAINED
-    return {
+    request: dict[str, Any] = {
         "task": task.name,
+        "options": args.options,
         "split": args.split,
         "split_seed": seed,
-        "tokenizer": args.tokenizer if trained else _tokenizer_sha256(build_tokenizer([], args)),
-        "vocab_size": args.vocab_size if args.tokenizer == "bpe" else None,
         "max_length": args.max_length,
-        "augment": args.augment,
         "code": [CODE_VERSION, task.code_version],
-        # Other releases of these may cut scaffolds or words in another way.
-        "libraries": {name: metadata.version(name) for name in ("rdkit", "pytdc", "tokenizers", "datasets")},
+        # Other releases of these may cut scaffolds or words, or decode, in another way.
+        "libraries": {name: metadata.version(name) for name in ("datasets", *task.libraries)},
     }
+    if args.tokenizer is not None:
+        trained = args.tokenizer in TRAINED
+        request |= {
+            "tokenizer": args.tokenizer if trained else _tokenizer_sha256(build_tokenizer([], args)),
+            "vocab_size": args.vocab_size if args.tokenizer == "bpe" else None,
+            "augment": args.augment,
+        }
+    return request
 
 
-def build_entry(entry: Path, task: Task, args: DataArguments, request: dict[str, Any], source: Source) -> None:
-    """Preprocess `source` into the cache folder `entry`, which appears only when it is whole."""
-    if args.max_length < 3:
+def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, request: dict[str, Any], source: Source) -> None:
+    """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
+
+    Shards that are done stay in `work` when the process is stopped, and are not done again.
+
+    Raises:
+        FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
+    """
+    if args.tokenizer is not None and args.max_length < 3:
         raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")
     examples = task.split(source, args, request["split_seed"])
-    tokenizer = build_tokenizer(examples.splits["train"]["text"], args)
-    enable_progress_bar()
-    try:
+    _check_not_empty(examples.splits, source)
+    tokenizer = build_tokenizer(examples.splits["train"]["text"], args) if args.tokenizer is not None else None
+    work.mkdir(parents=True, exist_ok=True)
+    with _no_bars_of_datasets():
+        try:
+            arrows, rejected = _features(examples, work, task, args, tokenizer)
+            _check_rejected(rejected, examples.total, args, source)
+            _check_not_empty(arrows, source)
+            inputs = _describe_input(task, args, tokenizer, arrows["train"])
+        except FPTError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         with new_folder(entry) as folder:
-            cut = {}
-            for name, rows in examples.splits.items():
-                augment = args.augment if name == "train" else 0
-                arrow = rows.map(
-                    _encode,
-                    batched=True,
-                    fn_kwargs={"tokenizer": tokenizer, "task": task, "max_length": args.max_length, "augment": augment},
-                    num_proc=args.num_proc if args.num_proc > 1 else None,
-                    keep_in_memory=True,
-                    desc=f"tokenizing {name}",
-                )
-                cut[name] = int(sum(arrow["cut"]))
-                arrow.remove_columns("cut").save_to_disk(folder / name)
-            tokenizer.save_pretrained(folder / "tokenizer")
-            examples.rejected.to_csv(folder / "rejected.csv", index=False)
-            write_json(
-                folder / "manifest.json",
-                {
-                    "request": request,
-                    "origin": source.origin,
-                    "users_own": source.users_own,
-                    "data_sha256": source.sha256,
-                    "rows": {name: len(rows) for name, rows in examples.splits.items()},
-                    "rejected": len(examples.rejected),
-                    "cut_to_max_length": cut,
-                },
-            )
-    finally:
-        disable_progress_bar()
+            for name, arrow in arrows.items():
+                arrow.remove_columns([c for c in ("cut", "reason") if c in arrow.column_names]).save_to_disk(folder / name)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder / "tokenizer")
+            rejected.to_csv(folder / "rejected.csv", index=False)
+            manifest = {
+                "request": request,
+                "origin": source.origin,
+                "users_own": source.users_own,
+                "data_sha256": source.sha256,
+                "input": inputs.to_dict(),
+                "output": examples.output.to_dict(),
+                "primary_metric": task.primary_metric or examples.output.default_metric,
+                "rows": {name: len(rows) for name, rows in arrows.items()},
+                "rejected": len(rejected),
+                "cut_to_max_length": {n: int(sum(a["cut"])) if "cut" in a.column_names else 0 for n, a in arrows.items()},
+            }
+            write_json(folder / "manifest.json", manifest)
+    shutil.rmtree(work, ignore_errors=True)
 
 
-def load_entry(entry: Path) -> Prepared:
+def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
     """Open a cache entry; nothing is copied into memory."""
+    manifest = json.loads((entry / "manifest.json").read_text())
     return Prepared(
+        task=task,
+        args=args,
         splits={name: load_from_disk(entry / name) for name in SPLITS},
-        tokenizer=AutoTokenizer.from_pretrained(entry / "tokenizer"),
-        manifest=json.loads((entry / "manifest.json").read_text()),
+        input=input_from_dict(manifest["input"]),
+        output=output_from_dict(manifest["output"]),
+        tokenizer=AutoTokenizer.from_pretrained(entry / "tokenizer") if (entry / "tokenizer").is_dir() else None,
+        manifest=manifest,
         rejected=pd.read_csv(entry / "rejected.csv", dtype=str, keep_default_na=False),
     )
 
 
-def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[list[int]], list[bool]]:
-    """Tokenize; a sequence longer than `max_length` loses tokens before its last one, which the readout reads.
-
-    Returns:
-        The token ids of each text, and whether it was cut.
-    """
-    ids = tokenizer(list(texts), add_special_tokens=True)["input_ids"]
-    cut = [len(i) > max_length for i in ids]
-    return [i if not c else i[: max_length - 1] + i[-1:] for i, c in zip(ids, cut, strict=True)], cut
-
-
-def collate(samples: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
+def collate(samples: Sequence[dict[str, Any]], inputs: Input, output: Output | None = None) -> dict[str, torch.Tensor]:
     """Pad on the right to the longest sample.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` (batch, tokens) int64, 1 for real tokens; ``labels`` (batch,) int64 when
-        the samples have them.
+        ``inputs`` (batch, tokens) int64 or (batch, tokens, dim) fp32 and ``attention_mask`` (batch, tokens) int64, 1 for
+        real tokens; ``labels`` when the samples have them and `output` is given.
     """
-    longest = max(len(s["input_ids"]) for s in samples)
-    input_ids = torch.full((len(samples), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(samples), longest), dtype=torch.long)
-    for row, sample in enumerate(samples):
-        ids = torch.tensor(sample["input_ids"])
-        input_ids[row, : len(ids)] = ids
-        mask[row, : len(ids)] = 1
-    batch = {"input_ids": input_ids, "attention_mask": mask}
-    if "label" in samples[0]:
-        batch["labels"] = torch.tensor([s["label"] for s in samples])
+    padded, mask = inputs.pad([s[inputs.column] for s in samples])
+    batch = {"inputs": padded, "attention_mask": mask}
+    if output is not None and "label" in samples[0]:
+        batch["labels"] = output.labels([s["label"] for s in samples])
     return batch
+
+
+class Samples(torch.utils.data.Dataset, ABC):
+    """A split as a map-style dataset of ``{input column: array, "label": ...}``.
+
+    Attributes:
+        lengths: (samples,) tokens of each.
+    """
+
+    lengths: np.ndarray
+
+    def start_epoch(self, epoch: int) -> None:
+        """Choose the epoch; samples may differ from one to another."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    @abstractmethod
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """The samples of a batch, read at once."""
+
+
+class ArrowSamples(Samples):
+    """An Arrow split; each epoch reads another variant of a sample when there are any."""
+
+    def __init__(self, rows: Dataset, inputs: Input, seed: int = 0) -> None:
+        wanted = [c for c in (inputs.column, "label", "variants") if c in rows.column_names]
+        self.lengths = np.asarray(rows["length"])
+        self.rows = rows.select_columns(wanted).with_format("numpy")
+        self.column, self.seed, self.epoch = inputs.column, seed, 0
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        rows = self.rows[indices]
+        samples = [{self.column: s, "label": y} for s, y in zip(rows[self.column], rows["label"], strict=True)]
+        for index, sample, variants in zip(indices, samples, rows.get("variants", ()), strict=False):
+            choice = int(np.random.default_rng([self.seed, self.epoch, index]).integers(len(variants) + 1))
+            if choice:
+                sample[self.column] = variants[choice - 1]
+        return samples
+
+
+class GeneratedSamples(Samples):
+    """Samples drawn on the fly: valid and test are decided by the seed, train draws new ones in each epoch."""
+
+    def __init__(self, task: GeneratedTask, args: DataArguments, split: str, seed: int) -> None:
+        self.task, self.args, self.fresh, self.epoch = task, args, split == "train", 0
+        self.key = [seed, SPLITS.index(split)]
+        self.lengths = np.full(task.sizes[split], len(self._draw(0)[0]) // task.dim(args))
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        return [{Patches.column: values, "label": label} for values, label in map(self._draw, indices)]
+
+    def _draw(self, index: int) -> tuple[np.ndarray, Any]:
+        epoch = self.epoch if self.fresh else 0
+        return self.task.sample(np.random.default_rng([*self.key, epoch, index]), self.args)
 
 
 class LengthGroupedBatchSampler(Sampler[list[int]]):
@@ -234,35 +329,13 @@ class SortedBatchSampler(Sampler[list[int]]):
             yield self.order[i : i + self.batch_size].tolist()
 
 
-class Samples(torch.utils.data.Dataset):
-    """An Arrow split as a map-style dataset; each epoch reads another variant of a sample when there are any."""
-
-    def __init__(self, rows: Dataset, seed: int = 0) -> None:
-        wanted = [c for c in ("input_ids", "label", "variants") if c in rows.column_names]
-        self.rows = rows.select_columns(wanted).with_format("numpy")
-        self.seed, self.epoch = seed, 0
-
-    def start_epoch(self, epoch: int) -> None:
-        """Choose the epoch that picks the variants."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        sample = {"input_ids": row["input_ids"], "label": int(row["label"])}
-        if "variants" in row:
-            choice = int(np.random.default_rng([self.seed, self.epoch, index]).integers(len(row["variants"]) + 1))
-            if choice:
-                sample["input_ids"] = row["variants"][choice - 1]
-        return sample
-
-
-def make_loader(samples: Any, batch_sampler: Sampler[list[int]], pad_id: int) -> DataLoader:
+def make_loader(samples: Any, batch_sampler: Sampler[list[int]], inputs: Input, output: Output | None = None) -> DataLoader:
     """A loader of padded batches. Its own generator keeps it from drawing on the random state that dropout uses."""
     return DataLoader(
-        samples, batch_sampler=batch_sampler, collate_fn=lambda batch: collate(batch, pad_id), generator=torch.Generator()
+        samples,
+        batch_sampler=batch_sampler,
+        collate_fn=lambda batch: collate(batch, inputs, output),
+        generator=torch.Generator(),
     )
 
 
@@ -283,19 +356,117 @@ def random_batches(count: int, batch_size: int, seed: int) -> Iterator[Sequence[
     return (order[i : i + batch_size] for i in range(0, count, batch_size))
 
 
+def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
+    request = {"task": task.name, "options": args.options, "split": args.split, "split_seed": seed, "code": [task.code_version]}
+    output = task.output(args)
+    manifest = {
+        "request": request,
+        "origin": f"generated from seed {seed}",
+        "users_own": False,
+        "data_sha256": hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
+        "primary_metric": task.primary_metric or output.default_metric,
+        "rows": dict(task.sizes),
+        "rejected": 0,
+        "cut_to_max_length": {},
+    }
+    splits = {name: GeneratedSamples(task, args, name, seed) for name in SPLITS}
+    return Prepared(task, args, splits, Patches(task.dim(args)), output, None, manifest, rejected_rows([]))
+
+
+def _features(
+    examples: Examples, work: Path, task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[dict[str, Dataset], pd.DataFrame]:
+    """Features of each split, and the rows that could not be used."""
+    arrows, rejected = {}, [examples.rejected]
+    for name, rows in examples.splits.items():
+        # Other ways to write an input are for training alone.
+        arrow = _encode(rows, name, work, task, args if name == "train" else changed(args, augment=0), tokenizer)
+        good = np.array([not reason for reason in arrow["reason"]], dtype=bool)
+        rejected.append(_bad_rows(arrow, ~good))
+        arrows[name] = arrow if good.all() else arrow.select(np.flatnonzero(good))
+    return arrows, pd.concat([part for part in rejected if len(part)] or rejected[:1], ignore_index=True)
+
+
 def _encode(
-    rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int, augment: int
-) -> dict[str, list[Any]]:
-    ids, cut = encode_texts(rows["text"], tokenizer, max_length)
-    columns: dict[str, list[Any]] = {"input_ids": ids, "length": [len(i) for i in ids], "cut": cut}
-    if augment:
-        # The seed is the text itself, so a variant does not depend on how rows are spread over processes.
-        seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in rows["text"]]
-        columns["variants"] = [
-            encode_texts(task.variants(text, augment, seed), tokenizer, max_length)[0]
-            for text, seed in zip(rows["text"], seeds, strict=True)
-        ]
-    return columns
+    rows: Dataset, name: str, work: Path, task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
+) -> Dataset:
+    """Features of a split, made shard by shard into Arrow files of `work`; shards that are there are taken."""
+    keep = [c for c in ("id", "text", "label") if c in rows.column_names]
+    processes = args.num_proc or os.cpu_count() or 1
+    shards = []
+    with tqdm(total=len(rows), desc=f"preprocessing {name}", unit="row", dynamic_ncols=True) as bar:
+        for start in range(0, len(rows), SHARD):
+            shard = rows.select(range(start, min(start + SHARD, len(rows))))
+            shards.append(
+                shard.map(
+                    task.encode,
+                    batched=True,
+                    batch_size=256,
+                    fn_kwargs={"args": args, "tokenizer": tokenizer},
+                    remove_columns=[c for c in rows.column_names if c not in keep],
+                    # A process costs more to start than a few rows of text take.
+                    num_proc=processes if processes > 1 and len(rows) > SHARD and task.slow else None,
+                    cache_file_name=str(work / f"{name}-{start:09d}.arrow"),
+                    load_from_cache_file=True,
+                )
+            )
+            bar.update(len(shard))
+    return concatenate_datasets(shards)
+
+
+@contextlib.contextmanager
+def _no_bars_of_datasets() -> Iterator[None]:
+    """`datasets` shows a bar for each shard and each file; ours is one for each split."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+def _bad_rows(arrow: Dataset, bad: np.ndarray) -> pd.DataFrame:
+    rows = arrow.select(np.flatnonzero(bad))
+    texts = rows["text"] if "text" in rows.column_names else [""] * len(rows)
+    found = zip(rows["id"], texts, rows["reason"], strict=True)
+    return rejected_rows([{"row": "", "id": i, "text": text, "reason": reason} for i, text, reason in found])
+
+
+def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:
+    for name in SPLITS:
+        if not len(splits[name]):
+            raise FPTError(f"the {name} split of {source.origin} is empty; use more data or another --split_seed")
+
+
+def _check_rejected(rejected: pd.DataFrame, total: int, args: DataArguments, source: Source) -> None:
+    if len(rejected) > args.max_bad_fraction * total:
+        first = rejected.iloc[0]
+        raise FPTError(
+            f"{len(rejected):,} of {total:,} rows of {source.origin} can't be used, the first one {first.id} ({first.reason});"
+            f" mend them, or allow it with --max_bad_fraction {min(1.0, np.ceil(len(rejected) / total * 100) / 100):g}"
+        )
+
+
+def _describe_input(
+    task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset
+) -> Tokens | Patches:
+    if tokenizer is not None:
+        return Tokens(len(tokenizer), tokenizer.pad_token_id)
+    dim = task.dim(args)
+    return Patches(dim, *_moments(train, dim if task.standardise == "each" else None))
+
+
+def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the values of a split: one of each, or one for each of `dim` numbers of a token."""
+    count, total, squares = 0, np.zeros(dim or 1), np.zeros(dim or 1)
+    for batch in rows.select_columns(["values"]).with_format("numpy").iter(batch_size=256):
+        values = np.concatenate([np.asarray(v, dtype=np.float64) for v in batch["values"]]).reshape(-1, dim or 1)
+        count, total, squares = count + len(values), total + values.sum(axis=0), squares + (values**2).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # A number that never changes says nothing, whatever it is divided by.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
 
 
 def _key(request: dict[str, Any], source: Source) -> str:

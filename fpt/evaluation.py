@@ -1,10 +1,11 @@
-"""Class probabilities of a model over a split or over a user's own file."""
+"""Predictions of a model over a split or over a user's own file."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +17,50 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from fpt.args import DataArguments, EvaluateArguments
+from fpt.args import DataArguments, EvaluateArguments, data_arguments
 from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
-from fpt.data import SPLITS, Samples, SortedBatchSampler, encode_texts, make_loader, prepare
+from fpt.data import Prepared, SortedBatchSampler, make_loader, prepare
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import write_json, write_text
+from fpt.inputs import input_from_dict
 from fpt.model import FPT
-from fpt.results import classification_metrics, table
-from fpt.tasks import TASKS, Task
-
-
-def eval_loader(samples: Any, lengths: Any, batch_size: int, pad_id: int) -> DataLoader:
-    """Every sample once, batches of like length. The batches depend on nothing else, so scores can be reproduced."""
-    return make_loader(samples, SortedBatchSampler(lengths, batch_size), pad_id)
+from fpt.outputs import Output, output_from_dict
+from fpt.results import table
+from fpt.tasks import SPLITS, TASKS, GeneratedTask, Task, resolve
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, loader: DataLoader, accelerator: Accelerator) -> tuple[np.ndarray, np.ndarray | None]:
+def predict(
+    model: torch.nn.Module, loader: DataLoader, output: Output, accelerator: Accelerator
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Run a prepared model over a prepared loader.
 
     Returns:
-        Probabilities (samples, classes) float64 and labels (samples,) int64, in the loader's order; labels are None
-        when the samples have none. Under several processes every sample is there once.
+        Predictions (samples, columns) float64 and labels, in the loader's order; labels are None when the samples have
+        none. Under several processes every sample is there once.
     """
     was_training = model.training
     model.eval()
-    probabilities, labels = [], []
+    predictions, labels = [], []
     for batch in loader:
-        logits = model(batch["input_ids"], batch["attention_mask"])
-        probabilities.append(accelerator.gather_for_metrics(logits.double().softmax(dim=-1)).cpu())
+        logits = model(batch["inputs"], batch["attention_mask"])
+        predictions.append(accelerator.gather_for_metrics(output.predict(logits)).cpu())
         if "labels" in batch:
             labels.append(accelerator.gather_for_metrics(batch["labels"]).cpu())
     model.train(was_training)
-    return torch.cat(probabilities).numpy(), torch.cat(labels).numpy() if labels else None
+    return torch.cat(predictions).numpy(), torch.cat(labels).numpy() if labels else None
 
 
-def split_loader(rows: Dataset, batch_size: int, tokenizer: PreTrainedTokenizerBase) -> DataLoader:
-    """The evaluation loader of an Arrow split, without augmentation."""
-    columns = [c for c in rows.column_names if c != "variants"]
-    return eval_loader(Samples(rows.select_columns(columns)), rows["length"], batch_size, tokenizer.pad_token_id)
+def split_loader(prepared: Prepared, split: str, batch_size: int) -> DataLoader:
+    """Every sample of a split once, batches of like length, without augmentation.
+
+    The batches depend on nothing else, so scores can be reproduced.
+    """
+    rows = prepared.splits[split]
+    if isinstance(rows, Dataset) and "variants" in rows.column_names:
+        prepared = replace(prepared, splits={split: rows.remove_columns("variants")})
+    samples = prepared.samples(split)
+    return make_loader(samples, SortedBatchSampler(samples.lengths, batch_size), prepared.input, prepared.output)
 
 
 def read_inputs(path: Path, column: str | None, task: Task) -> tuple[pd.DataFrame, str]:
@@ -82,17 +88,18 @@ def read_inputs(path: Path, column: str | None, task: Task) -> tuple[pd.DataFram
     return rows, column
 
 
-def output_columns(label_names: Sequence[str]) -> list[str]:
+def output_columns(output: Output) -> list[str]:
     """The columns that `predict_file` adds."""
-    return ["prediction", *(f"probability_{name}" for name in label_names), "reason"]
+    return [*output.columns(), "reason"]
 
 
 def predict_file(
     rows: pd.DataFrame,
     column: str,
     task: Task,
+    args: DataArguments,
     model: FPT,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     config: dict[str, Any],
     batch_size: int,
     accelerator: Accelerator,
@@ -100,31 +107,31 @@ def predict_file(
     """Predict each row; the result has the rows as they were, in their order.
 
     Returns:
-        `rows` with the columns ``prediction`` (label name), ``probability_NAME`` for each label, and ``reason``: why a
-        row has an empty prediction, or that its input was cut.
+        `rows` with the columns of the output (``prediction``, for classes ``probability_NAME`` of each) and ``reason``: why
+        a row has an empty prediction, or that its input was cut.
     """
-    reasons = [task.check(text) for text in rows[column]]
-    good = [i for i, reason in enumerate(reasons) if reason is None]
-    out = rows.copy()
-    names = list(config["label_names"])
-    cells: dict[str, list[str]] = {column: [""] * len(rows) for column in output_columns(names)}
-    cells["reason"] = [r or "" for r in reasons]
-    if good:
-        ids, cut = encode_texts([rows[column].iloc[i] for i in good], tokenizer, config["max_length"])
-        samples = [{"input_ids": i} for i in ids]
-        loader = eval_loader(samples, [len(i) for i in ids], batch_size, tokenizer.pad_token_id)
-        order = [good[i] for i in loader.batch_sampler.order]
-        probabilities, _ = predict(accelerator.prepare(model), accelerator.prepare(loader), accelerator)
-        for row, p in zip(order, probabilities, strict=True):
-            cells["prediction"][row] = names[int(p.argmax())]
-            for name, value in zip(names, p, strict=True):
-                cells[f"probability_{name}"][row] = f"{value:.8f}"
-        for row, was_cut in zip(good, cut, strict=True):
-            if was_cut:
-                cells["reason"][row] = f"cut to {config['max_length']} tokens"
-    for name, values in cells.items():
-        out[name] = values
-    return out
+    inputs, output = input_from_dict(config["input"]), output_from_dict(config["output"])
+    samples: list[dict[str, Any]] = []
+    cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output)}
+    for row, text in enumerate(rows[column]):
+        try:
+            features = task.encode({k: [v] for k, v in task.read(text).items()}, args, tokenizer)
+        except ValueError as error:
+            cells["reason"][row] = str(error)
+            continue
+        cells["reason"][row] = features["reason"][0]
+        if not features["reason"][0]:
+            samples.append({"row": row, inputs.column: np.asarray(features[inputs.column][0]), "length": features["length"][0]})
+            if features.get("cut", [False])[0]:
+                cells["reason"][row] = f"cut to {args.max_length} tokens"
+    if samples:
+        sampler = SortedBatchSampler([s["length"] for s in samples], batch_size)
+        loader = make_loader(samples, sampler, inputs)
+        predictions, _ = predict(accelerator.prepare(model), accelerator.prepare(loader), output, accelerator)
+        for index, prediction in zip(sampler.order, predictions, strict=True):
+            for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
+                cells[name][samples[index]["row"]] = cell
+    return rows.assign(**cells)
 
 
 def write_csv(rows: pd.DataFrame, path: Path) -> None:
@@ -139,12 +146,16 @@ def run(args: EvaluateArguments) -> None:
     folder = find_checkpoint(args.checkpoint)
     config = read_config(folder)
     task = TASKS[config["task"]]
+    data = data_arguments(config["data"]["arguments"], data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
+    task, data = resolve(task, data)
     rows = column = None
     if args.predict:
         if not args.output:
             raise FPTError("--predict needs --output FILE.csv to write the predictions to")
+        if isinstance(task, GeneratedTask):
+            raise FPTError(f"--predict: {task.name} is generated, it has no inputs in files")
         rows, column = read_inputs(Path(args.predict), args.column, task)
-        _keep_users_columns(args, rows, config["label_names"])
+        _keep_users_columns(args, rows, output_columns(output_from_dict(config["output"])))
     elif args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
     # The precision of the run, so that the scores are the run's.
@@ -152,13 +163,12 @@ def run(args: EvaluateArguments) -> None:
     model, tokenizer, config = load_checkpoint(folder, accelerator.print)
     batch_size = args.eval_batch_size or config["eval_batch_size"]
     if rows is not None:
-        out = predict_file(rows, column, task, model, tokenizer, config, batch_size, accelerator)
+        out = predict_file(rows, column, task, data, model, tokenizer, config, batch_size, accelerator)
         if accelerator.is_main_process:
             write_csv(out, Path(args.output))
         empty = int((out["prediction"] == "").sum())
         accelerator.print(f"{len(out) - empty:,} rows predicted, {empty:,} could not be read; {args.output}")
         return
-    data = DataArguments(**config["data"]["arguments"], data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     seed, wanted = config["data"]["request"]["split_seed"], config["data"]["data_sha256"]
     with accelerator.main_process_first():
         prepared = prepare(task, data, seed, accelerator.print if accelerator.is_main_process else _silent, wanted)
@@ -167,9 +177,10 @@ def run(args: EvaluateArguments) -> None:
             f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
             f" ({config['data']['origin']}); give that with --data_dir"
         )
-    loader = split_loader(prepared.splits[args.split], batch_size, tokenizer)
-    probabilities, labels = predict(accelerator.prepare(model), accelerator.prepare(loader), accelerator)
-    metrics = classification_metrics(labels, probabilities)
+    loader = split_loader(prepared, args.split, batch_size)
+    output = prepared.output
+    predictions, labels = predict(accelerator.prepare(model), accelerator.prepare(loader), output, accelerator)
+    metrics = output.metrics(labels, predictions)
     core = config["core"]
     accelerator.print(
         f"{config['task']}: core {core['name']}, {data.split} split of seed {seed}, seed"
@@ -181,11 +192,11 @@ def run(args: EvaluateArguments) -> None:
         write_json(Path(args.output), report)
 
 
-def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, label_names: Sequence[str]) -> None:
+def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse an output that would replace the user's file or a column of it."""
     if Path(args.output).resolve() == Path(args.predict).resolve():
         raise FPTError(f"--output {args.output} is the file to predict; give another name")
-    if taken := [c for c in output_columns(label_names) if c in rows]:
+    if taken := [c for c in columns if c in rows]:
         raise FPTError(f"{args.predict} has the column {taken[0]!r}, which the predictions need; rename it")
 
 

@@ -5,55 +5,61 @@ Tuned: the input embedding, the core's norms and learned positions, the readout.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fpt.backbones import DTYPES, Core
 from fpt.errors import FPTError
+from fpt.inputs import Input
+from fpt.outputs import Output
 
 
 class FPT(nn.Module):
-    """A sequence classifier around a frozen core.
+    """A new input and readout around a frozen core.
 
     Args:
         core: the core's module; its norms and positions are tuned, all else is frozen.
         tuned: names of the core's parameters that are tuned.
         hidden_size: width of the core's states.
-        vocab_size: tokens that the input embedding knows.
-        num_labels: classes.
+        inputs: what goes into the core: token ids or patches of numbers.
+        output: what is asked for, and at how many of the last tokens.
         dropout: probability, on the input embedding and before the readout.
     """
 
     def __init__(
-        self, core: PreTrainedModel, tuned: set[str], hidden_size: int, vocab_size: int, num_labels: int, dropout: float
+        self, core: PreTrainedModel, tuned: set[str], hidden_size: int, inputs: Input, output: Output, dropout: float
     ) -> None:
         super().__init__()
-        self.input = nn.Embedding(vocab_size, hidden_size)
+        self.input = inputs.module(hidden_size)
         self.core = core
-        self.readout = nn.Linear(hidden_size, num_labels)
+        self.readout = nn.Linear(hidden_size, output.size)
+        self.read_tokens = output.tokens
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.readout.weight, std=0.02)
         nn.init.zeros_(self.readout.bias)
         for name, parameter in core.named_parameters():
             parameter.requires_grad_(name in tuned)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Classify sequences that are padded on the right.
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Read sequences that are padded on the right.
 
         Args:
-            input_ids: (batch, tokens) int64.
+            inputs: token ids (batch, tokens) int64, or patches (batch, tokens, dim) float.
             attention_mask: (batch, tokens), 1 for real tokens and 0 for padding.
 
         Returns:
-            Logits (batch, num_labels) in fp32, read at the last real token of each sequence.
+            Logits (batch, read tokens * output size) in fp32, read at the last real tokens of each sequence.
         """
         states = self.core(
-            inputs_embeds=self.dropout(self.input(input_ids)), attention_mask=attention_mask, use_cache=False
+            inputs_embeds=self.dropout(self.input(inputs)), attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
-        last = attention_mask.sum(dim=1) - 1
-        read = states[torch.arange(len(states), device=states.device), last]
-        return self.readout(self.dropout(read).to(self.readout.weight.dtype)).float()
+        end = attention_mask.sum(dim=1, keepdim=True)
+        wanted = end - torch.arange(self.read_tokens, 0, -1, device=end.device)
+        read = states[torch.arange(len(states), device=states.device)[:, None], wanted]
+        return self.readout(self.dropout(read).to(self.readout.weight.dtype)).flatten(1).float()
 
     def tuned_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes and a checkpoint holds, by name."""
@@ -64,7 +70,7 @@ class FPT(nn.Module):
         return sum(p.numel() for p in self.tuned_parameters().values()), sum(p.numel() for p in self.parameters())
 
 
-def build_model(core: Core, vocab_size: int, num_labels: int, dropout: float = 0.0) -> FPT:
+def build_model(core: Core, inputs: Input, output: Output, dropout: float = 0.0) -> FPT:
     """Return an FPT around `core`, the frozen weights kept in the precision of the core's spec.
 
     Raises:
@@ -76,16 +82,19 @@ def build_model(core: Core, vocab_size: int, num_labels: int, dropout: float = 0
     for name, parameter in core.model.named_parameters():
         if name not in tuned:
             parameter.data = parameter.data.to(DTYPES[core.spec.dtype])
-    return FPT(core.model, tuned, core.hidden_size, vocab_size, num_labels, dropout)
+    return FPT(core.model, tuned, core.hidden_size, inputs, output, dropout)
 
 
 @torch.no_grad()
-def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase, how: str, scale: float) -> str:
-    """Start the input embedding where the core expects its inputs.
+def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float) -> str:
+    """Start the input layer where the core expects its inputs.
 
-    ``core`` gives each token the mean of the core's own embeddings of its text ("C", "[nH]", ...), so that the frozen
-    blocks see states they know; ``normal`` draws from a normal distribution with the standard deviation of the core's
-    embedding. A random core, or one without a tokenizer, has no embedding of a text: there ``core`` means ``normal``.
+    For tokens, ``core`` gives each one the mean of the core's own embeddings of its text ("C", "[nH]", ...), so that the
+    frozen blocks see states they know; ``normal`` draws from a normal distribution with the standard deviation of the
+    core's embedding. A random core, or one without a tokenizer, has no embedding of a text: there ``core`` means ``normal``.
+
+    Patches have no text either: their linear layer starts orthogonal (section 2 of the paper), with the gain that gives
+    standardised patches states of the core's scale.
 
     Returns:
         What was done, in words.
@@ -96,13 +105,19 @@ def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase, how: 
     if how not in ("core", "normal"):
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
     table = core.token_embedding.float()
-    model.input.weight.normal_(std=float(table.std()))
-    from_core = how == "core" and core.tokenizer is not None
+    std = float(table.std())
+    if isinstance(model.input, nn.Linear):
+        dim, hidden = model.input.in_features, model.input.out_features
+        nn.init.orthogonal_(model.input.weight, gain=scale * std * math.sqrt(hidden / min(dim, hidden)))
+        nn.init.zeros_(model.input.bias)
+        return f"an orthogonal layer that gives states of std {scale * std:.4f}"
+    model.input.weight.normal_(std=std)
+    from_core = how == "core" and core.tokenizer is not None and tokenizer is not None
     if from_core:
         for token, index in tokenizer.get_vocab().items():
             model.input.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)
     model.input.weight.mul_(scale)
-    start = "the core's embedding of each token's text" if from_core else f"a normal with std {float(table.std()):.4f}"
+    start = "the core's embedding of each token's text" if from_core else f"a normal with std {std:.4f}"
     return start if scale == 1 else f"{start}, times {scale:g}"
 
 

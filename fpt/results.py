@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from fpt.files import write_json
 
 RESULTS_FILE = "results.json"
+LOWER_IS_BETTER = {"loss", "mae", "rmse"}
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
@@ -35,6 +45,55 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
         metrics["auroc"] = float(roc_auc_score(labels, probabilities[:, 1])) if both else None
         metrics["auprc"] = float(average_precision_score(labels, probabilities[:, 1])) if both else None
     return metrics
+
+
+def regression_metrics(labels: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+    """Score predicted numbers.
+
+    Args:
+        labels: (samples,) float.
+        values: (samples,) float, in the labels' unit.
+
+    Returns:
+        mae and rmse (in the labels' unit), r2, spearman and pearson; the correlations are None where one side is constant,
+        r2 where the labels are.
+    """
+    varied = len(labels) > 1 and np.ptp(labels) > 0
+    both = varied and np.ptp(values) > 0
+    return {
+        "mae": float(mean_absolute_error(labels, values)),
+        "rmse": float(root_mean_squared_error(labels, values)),
+        "r2": float(r2_score(labels, values)) if varied else None,
+        "spearman": float(spearmanr(labels, values).statistic) if both else None,
+        "pearson": float(pearsonr(labels, values).statistic) if both else None,
+    }
+
+
+def bit_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """Score predicted bits.
+
+    Args:
+        labels: (samples, bits), 0 or 1.
+        probabilities: (samples, bits), of a 1.
+
+    Returns:
+        accuracy (share of right bits, the paper's measure), exact (share of samples with all bits right) and loss (mean
+        negative log likelihood of a bit, nats).
+    """
+    right = (probabilities > 0.5) == (labels > 0.5)
+    likelihood = np.where(labels > 0.5, probabilities, 1 - probabilities)
+    return {
+        "accuracy": float(right.mean()),
+        "loss": float(-np.log(np.clip(likelihood, 1e-15, 1)).mean()),
+        "exact": float(right.all(axis=1).mean()),
+    }
+
+
+def is_better(metric: str, new: float | None, old: float | None) -> bool:
+    """Whether `new` is a better value of `metric` than `old`; a value that is not defined is worse than any."""
+    if new is None or old is None:
+        return new is not None
+    return new < old if metric in LOWER_IS_BETTER else new > old
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> Path:

@@ -12,13 +12,17 @@ from fpt.errors import FPTError, did_you_mean
 
 PAD, UNK, BOS, EOS = SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
 
-# An atom in brackets, a two-letter organic atom, a ring number above 9, or any single character.
-ATOM = r"\[[^\]]*\]|Br|Cl|%\d\d|."
+# How a text is cut into tokens. atom: an atom in brackets, a two-letter organic atom, a ring number above 9, or a character.
+PIECES = {
+    "atom": pre_tokenizers.Split(Regex(r"\[[^\]]*\]|Br|Cl|%\d\d|."), behavior="isolated"),
+    "char": pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated"),
+    "word": pre_tokenizers.WhitespaceSplit(),
+}
 
 
-def _atoms(texts: Sequence[str], args: DataArguments) -> Tokenizer:
+def _pieces(texts: Sequence[str], args: DataArguments) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(ATOM), behavior="isolated")
+    tokenizer.pre_tokenizer = PIECES[args.tokenizer]
     tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False))
     return tokenizer
 
@@ -35,7 +39,7 @@ def _bpe(texts: Sequence[str], args: DataArguments) -> Tokenizer:
     return tokenizer
 
 
-TRAINED: dict[str, Callable[[Sequence[str], DataArguments], Tokenizer]] = {"atom": _atoms, "bpe": _bpe}
+TRAINED: dict[str, Callable[[Sequence[str], DataArguments], Tokenizer]] = {**dict.fromkeys(PIECES, _pieces), "bpe": _bpe}
 
 
 def build_tokenizer(texts: Sequence[str], args: DataArguments) -> PreTrainedTokenizerBase:
@@ -73,3 +77,14 @@ def _from_hub(name: str) -> PreTrainedTokenizerBase:
         # Padded positions are masked, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[list[int]], list[bool]]:
+    """Tokenize; a sequence longer than `max_length` loses tokens before its last one, which the readout reads.
+
+    Returns:
+        The token ids of each text, and whether it was cut.
+    """
+    ids = tokenizer(list(texts), add_special_tokens=True)["input_ids"]
+    cut = [len(i) > max_length for i in ids]
+    return [i if not c else i[: max_length - 1] + i[-1:] for i, c in zip(ids, cut, strict=True)], cut

@@ -13,29 +13,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones import CoreSpec, load_core
 from fpt.checkpoint import load_tuned, save_checkpoint
-from fpt.data import LengthGroupedBatchSampler, Prepared, Samples, make_loader, padding_waste, prepare, random_batches
+from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
 from fpt.evaluation import predict, split_loader, write_csv
-from fpt.files import new_folder, recover_folder, write_json
+from fpt.files import new_folder, recover_folder, slug, write_json
 from fpt.model import FPT, build_model, init_input
-from fpt.results import RESULTS_FILE, classification_metrics, table, write_results
-from fpt.tasks import TASKS, Task
+from fpt.results import RESULTS_FILE, is_better, table, write_results
+from fpt.tasks import TASKS
 
 RUN_FILE = "run.json"
 # Everything that a run writes; --overwrite deletes these and nothing else.
-OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, "rejected.csv")
+OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, "rejected.csv", "split.csv")
 # Arguments that may differ between a run and its continuation.
 FREE_ON_RESUME = {"resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"}
 
@@ -68,8 +70,9 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     """
     started = time.perf_counter()
     _check(args)
-    output = Path(args.output_dir)
     task = TASKS[data.dataset]
+    args = changed(args, output_dir=args.output_dir or str(Path("runs") / slug(task.name)))
+    output = Path(args.output_dir)
     arguments = {**as_dict(data), **as_dict(model_args), **as_dict(args)}
     claim_output_dir(output, args, arguments)
     accelerator = make_accelerator(args, output)
@@ -78,7 +81,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     with accelerator.main_process_first():
         data_log = log if accelerator.is_main_process else (lambda line: None)
         prepared = prepare(task, data, args.seed, data_log)
-    describe_data(prepared, task, log)
+    describe_data(prepared, log)
 
     set_seed(args.seed)
     seed = model_args.backbone_seed if model_args.backbone_seed is not None else args.seed
@@ -90,7 +93,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         model_args.core_dtype,
     )
     core = load_core(spec, log)
-    model = build_model(core, len(prepared.tokenizer), len(task.label_names), args.dropout)
+    model = build_model(core, prepared.input, prepared.output, args.dropout)
     start = init_input(model, core, prepared.tokenizer, model_args.input_init, model_args.input_scale)
     trainable, total = model.count()
     log(
@@ -106,18 +109,20 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / RUN_FILE, arguments)
         write_csv(prepared.rejected, output / "rejected.csv")
+        if prepared.task.saves_split:
+            write_csv(split_table(prepared), output / "split.csv")
     accelerator.wait_for_everyone()
     trackers = start_trackers(accelerator, args, arguments)
 
     # A checkpoint is published: no folder of this machine goes into it.
-    portable = {k: v for k, v in as_dict(data).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
+    portable = {k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
+    portable["dataset"] = task.name
     config = {
         "task": task.name,
-        "label_names": list(task.label_names),
+        "input": prepared.input.to_dict(),
+        "output": prepared.output.to_dict(),
         "core": core_spec.to_dict(),
-        "vocab_size": len(prepared.tokenizer),
-        "max_length": data.max_length,
-        "tokenizer": data.tokenizer,
+        "tokenizer": prepared.args.tokenizer,
         "trainable_parameters": trainable,
         "total_parameters": total,
         "mixed_precision": accelerator.mixed_precision,
@@ -125,7 +130,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         "data": {"source": task.source, "licence": task.licence, "arguments": portable, **prepared.manifest},
         "training": {k: arguments[k] for k in ("seed", "max_steps", "per_device_batch_size", "learning_rate", "lr_scheduler")},
     }
-    loop = Loop(accelerator, args, task, prepared, model, config, output, log)
+    loop = Loop(accelerator, args, prepared, model, config, output, log)
     progress = loop.train(trackers, started)
 
     loop.load_best()
@@ -133,12 +138,16 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     results = {
         "task": task.name,
         "metrics": metrics,
-        "primary_metric": task.primary_metric,
+        "primary_metric": prepared.primary_metric,
         "best_step": progress.best_step,
         "steps": progress.step,
         "stopped_early": progress.step < args.max_steps,
         "seed": args.seed,
-        "split": {"method": data.split, "seed": prepared.manifest["request"]["split_seed"], "rows": prepared.manifest["rows"]},
+        "split": {
+            "method": prepared.args.split,
+            "seed": prepared.manifest["request"]["split_seed"],
+            "rows": prepared.manifest["rows"],
+        },
         "core": core_spec.to_dict(),
         "input_start": start,
         "trainable_parameters": trainable,
@@ -164,7 +173,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
     accelerator.end_training()
     log(
-        f"\n{task.name}: core {core_spec.name}, seed {args.seed}, {data.split} split, model of step {progress.best_step}"
+        f"\n{task.name}: core {core_spec.name}, seed {args.seed}, {prepared.args.split} split, model of step {progress.best_step}"
         f" of {progress.step}\n{table(metrics)}\n{results['tokens_per_second']:,.0f} tokens/s,"
         f" {results['wall_seconds']:.0f} s in all; {output / RESULTS_FILE}"
     )
@@ -178,18 +187,17 @@ class Loop:
         self,
         accelerator: Accelerator,
         args: TrainArguments,
-        task: Task,
         prepared: Prepared,
         model: FPT,
         config: dict[str, Any],
         output: Path,
         log: Callable[[str], None],
     ) -> None:
-        self.accelerator, self.args, self.task, self.prepared = accelerator, args, task, prepared
+        self.accelerator, self.args, self.prepared = accelerator, args, prepared
         self.config, self.output, self.log = config, output, log
         self.raw_model = model
-        self.samples = Samples(prepared.splits["train"], args.seed)
-        lengths = prepared.splits["train"]["length"]
+        self.samples = prepared.samples("train", args.seed)
+        lengths = self.samples.lengths
         self.sampler = LengthGroupedBatchSampler(lengths, args.per_device_batch_size, args.seed)
         self.padding = {
             "grouped": round(padding_waste(lengths, iter(self.sampler)), 4),
@@ -199,8 +207,7 @@ class Loop:
             f"padding: {self.padding['grouped']:.1%} of positions in batches of {args.per_device_batch_size} grouped by length"
             f" (random batches: {self.padding['random']:.1%})"
         )
-        pad_id = prepared.tokenizer.pad_token_id
-        loader = make_loader(self.samples, self.sampler, pad_id)
+        loader = make_loader(self.samples, self.sampler, prepared.input, prepared.output)
         optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate)
         self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
         # Not prepared: it then counts optimizer steps on any number of processes.
@@ -236,8 +243,8 @@ class Loop:
                 progress.batch += 1
                 progress.tokens += int(batch["attention_mask"].sum()) * accelerator.num_processes
                 with accelerator.accumulate(self.model):
-                    logits = self.model(batch["input_ids"], batch["attention_mask"])
-                    loss = F.cross_entropy(logits, batch["labels"])
+                    logits = self.model(batch["inputs"], batch["attention_mask"])
+                    loss = self.prepared.output.loss(logits, batch["labels"])
                     self.losses.append(loss.detach())
                     accelerator.backward(loss)
                     if accelerator.sync_gradients and args.max_grad_norm:
@@ -271,7 +278,7 @@ class Loop:
         bar.close()
         if self._should_stop():
             self.log(
-                f"stopped at step {progress.step}: no better {self.task.primary_metric} on the validation split for"
+                f"stopped at step {progress.step}: no better {self.prepared.primary_metric} on the validation split for"
                 f" {progress.evaluations_without_gain} evaluations"
             )
         progress.wall_seconds = earlier
@@ -280,10 +287,11 @@ class Loop:
     def score(self, split: str) -> dict[str, float | None]:
         """Metrics of the model as it is now on `split`."""
         if split not in self.eval_loaders:
-            loader = split_loader(self.prepared.splits[split], self.args.eval_batch_size, self.prepared.tokenizer)
+            loader = split_loader(self.prepared, split, self.args.eval_batch_size)
             self.eval_loaders[split] = self.accelerator.prepare(loader)
-        probabilities, labels = predict(self.model, self.eval_loaders[split], self.accelerator)
-        return classification_metrics(labels, probabilities)
+        output = self.prepared.output
+        predictions, labels = predict(self.model, self.eval_loaders[split], output, self.accelerator)
+        return output.metrics(labels, predictions)
 
     def load_best(self) -> None:
         """Put the best checkpoint's tensors back into the model."""
@@ -292,11 +300,11 @@ class Loop:
         load_tuned(self.raw_model, load_file(path), str(path))
 
     def _evaluate(self, train_loss: float, bar: tqdm, trackers: bool) -> None:
-        progress, primary = self.progress, self.task.primary_metric
+        progress, primary = self.progress, self.prepared.primary_metric
         metrics = self.score("valid")
         progress.history.append({"step": progress.step, "train_loss": train_loss, "valid": metrics})
         score = metrics[primary]
-        better = progress.best_score is None or score > progress.best_score
+        better = not progress.history[:-1] or is_better(primary, score, progress.best_score)
         if better:
             progress.best_score, progress.best_step, progress.best_metrics = score, progress.step, metrics
             progress.evaluations_without_gain = 0
@@ -446,25 +454,30 @@ def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: di
         return False
     logs = Path(args.output_dir) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    config = {k: v for k, v in arguments.items() if v is not None}
+    config = {k: v for k, v in {**arguments, **arguments["options"]}.items() if v is not None and k != "options"}
     name = Path(args.output_dir).name
     accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
     return True
 
 
-def describe_data(prepared: Prepared, task: Task, log: Callable[[str], None]) -> None:
+def describe_data(prepared: Prepared, log: Callable[[str], None]) -> None:
     """Say what there is to learn from."""
+    name, manifest = prepared.task.name, prepared.manifest
     parts = []
-    for name, rows in prepared.splits.items():
-        labels = rows["label"]
-        shares = "/".join(f"{sum(1 for y in labels if y == c) / len(rows):.0%}" for c in range(len(task.label_names)))
-        parts.append(f"{name} {len(rows):,} ({shares})")
-    log(f"{task.name}: {', '.join(parts)}; labels {'/'.join(task.label_names)}; vocabulary {len(prepared.tokenizer)}")
-    manifest = prepared.manifest
+    for split, rows in prepared.splits.items():
+        labels = f" ({prepared.output.describe(np.asarray(rows['label']))})" if isinstance(rows, Dataset) else ""
+        parts.append(f"{split} {len(rows):,}{labels}")
+    kind = f"vocabulary {len(prepared.tokenizer)}" if prepared.tokenizer else f"tokens of {prepared.input.dim} numbers"
+    log(f"{name}: {', '.join(parts)}; {kind}")
     if manifest["rejected"]:
-        log(f"{task.name}: {manifest['rejected']} rows could not be used; they are in rejected.csv with the reason")
+        log(f"{name}: {manifest['rejected']} rows could not be used; they are in rejected.csv with the reason")
     if cut := sum(manifest["cut_to_max_length"].values()):
-        log(f"{task.name}: {cut} sequences were cut to {manifest['request']['max_length']} tokens")
+        log(f"{name}: {cut} sequences were cut to {manifest['request']['max_length']} tokens")
+
+
+def split_table(prepared: Prepared) -> pd.DataFrame:
+    """Which row is in which split: columns id and split."""
+    return pd.concat([pd.DataFrame({"id": list(rows["id"]), "split": name}) for name, rows in prepared.splits.items()])
 
 
 def _check(args: TrainArguments) -> None:

@@ -11,28 +11,30 @@ import torch
 from fpt.args import DataArguments
 from fpt.data import (
     LengthGroupedBatchSampler,
-    Samples,
     SortedBatchSampler,
     collate,
-    encode_texts,
     padding_waste,
     prepare,
     random_batches,
 )
 from fpt.errors import FPTError
+from fpt.inputs import Patches, Tokens
+from fpt.outputs import Classes
 from fpt.tasks import TASKS
-from fpt.tokenizers import BOS, EOS, UNK, build_tokenizer
+from fpt.tokenizers import BOS, EOS, UNK, build_tokenizer, encode_texts
+
+ATOM = DataArguments(tokenizer="atom")
 
 
 def test_atom_tokens_keep_brackets_halogens_and_ring_numbers_whole() -> None:
     smiles = "C[C@@H]1Cl.Br%12[nH]"
-    tokenizer = build_tokenizer([smiles], DataArguments())
+    tokenizer = build_tokenizer([smiles], ATOM)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(smiles)["input_ids"])
     assert tokens == [BOS, "C", "[C@@H]", "1", "Cl", ".", "Br", "%12", "[nH]", EOS]
 
 
 def test_tokens_unseen_in_training_become_unk() -> None:
-    tokenizer = build_tokenizer(["CCO"], DataArguments())
+    tokenizer = build_tokenizer(["CCO"], ATOM)
     assert tokenizer.convert_ids_to_tokens(tokenizer("CN")["input_ids"]) == [BOS, "C", UNK, EOS]
 
 
@@ -55,7 +57,7 @@ def test_bpe_is_trained_on_the_train_split_only(data_dir: Path) -> None:
 
 
 def test_a_cut_sequence_keeps_its_last_token() -> None:
-    tokenizer = build_tokenizer(["CCCCO"], DataArguments())
+    tokenizer = build_tokenizer(["CCCCO"], ATOM)
     (ids,), cut = encode_texts(["CCCCO"], tokenizer, 4)
     assert tokenizer.convert_ids_to_tokens(ids) == [BOS, "C", "C", EOS]
     assert cut == [True]
@@ -70,10 +72,20 @@ def test_a_tokenizer_from_a_folder(llama_dir: Path, data_dir: Path) -> None:
 
 
 def test_collate_pads_right_and_masks() -> None:
-    batch = collate([{"input_ids": [5, 6, 7], "label": 1}, {"input_ids": [8], "label": 0}], pad_id=9)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    samples = [{"input_ids": [5, 6, 7], "label": 1}, {"input_ids": [8], "label": 0}]
+    batch = collate(samples, Tokens(10, pad_id=9), Classes(("a", "b")))
+    assert batch["inputs"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
+
+
+def test_patches_are_standardised_padded_and_masked() -> None:
+    inputs = Patches(2, mean=(1.0,), std=(2.0, 4.0))
+    samples = [{"values": np.array([1, 1, 3, 5], dtype=np.uint8)}, {"values": np.array([5, 9], dtype=np.uint8)}]
+    batch = collate(samples, inputs)
+    assert batch["inputs"].tolist() == [[[0.0, 0.0], [1.0, 1.0]], [[2.0, 2.0], [0.0, 0.0]]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    assert "labels" not in batch
 
 
 @pytest.mark.parametrize("count", [1, 16, 999, 1000])
@@ -114,7 +126,7 @@ def test_grouping_saves_most_of_the_padding_of_real_molecules(real_data: Path) -
 def test_variants_change_with_the_epoch_and_come_back(data_dir: Path) -> None:
     prepared = prepare(TASKS["cyp3a4"], DataArguments(data_dir=str(data_dir), augment=4), 1, print)
     assert "variants" not in prepared.splits["valid"].column_names
-    samples = Samples(prepared.splits["train"], seed=1)
+    samples = prepared.samples("train", seed=1)
     seen = []
     for epoch in (0, 1, 2, 3, 4, 5, 0):
         samples.start_epoch(epoch)
@@ -123,4 +135,4 @@ def test_variants_change_with_the_epoch_and_come_back(data_dir: Path) -> None:
     assert seen[0] == seen[-1]
     row = prepared.splits["train"][0]
     assert set(seen) <= {tuple(v) for v in [row["input_ids"], *row["variants"]]}
-    assert torch.is_tensor(collate([samples[0], samples[1]], 0)["input_ids"])
+    assert torch.is_tensor(collate([samples[0], samples[1]], prepared.input)["inputs"])

@@ -12,13 +12,18 @@ from transformers import GPT2Config, GPT2Model, LlamaModel
 from fpt.args import DataArguments
 from fpt.backbones import CoreSpec, backbone_names, cores_here, load_core
 from fpt.errors import FPTError
+from fpt.inputs import Tokens
 from fpt.model import FPT, build_model, init_input
+from fpt.outputs import Classes
 from fpt.tokenizers import build_tokenizer
 from fpt.training import parameter_groups
 
+TWO = Classes(("no", "yes"))
+ENDS = Tokens(20, pad_id=0), TWO
+
 
 def model_on(folder: Path, **spec) -> FPT:
-    return build_model(load_core(CoreSpec(str(folder), **spec)), vocab_size=20, num_labels=2)
+    return build_model(load_core(CoreSpec(str(folder), **spec)), *ENDS)
 
 
 def test_only_input_norms_positions_and_readout_are_tuned(llama_dir: Path, gpt2_dir: Path) -> None:
@@ -128,7 +133,7 @@ def test_num_layers_uses_the_first_ones(llama_dir: Path) -> None:
 
 def test_a_lower_precision_holds_the_frozen_weights_only(llama_dir: Path) -> None:
     core = load_core(CoreSpec(str(llama_dir), dtype="bf16"))
-    model = build_model(core, 20, 2)
+    model = build_model(core, *ENDS)
     kinds = {p.requires_grad: p.dtype for p in model.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
@@ -143,9 +148,9 @@ def test_a_core_with_other_weights_than_expected_is_refused(llama_dir: Path, gpt
 
 
 def test_input_starts_at_the_cores_embedding_of_the_text(llama_dir: Path) -> None:
-    tokenizer = build_tokenizer(["CCl[nH]O"], DataArguments())
+    tokenizer = build_tokenizer(["CCl[nH]O"], DataArguments(tokenizer="atom"))
     core = load_core(CoreSpec(str(llama_dir)))
-    model = build_model(core, len(tokenizer), 2)
+    model = build_model(core, Tokens(len(tokenizer), 0), TWO)
     init_input(model, core, tokenizer, "core", 2.0)
     row = dict(zip(tokenizer.convert_ids_to_tokens(range(len(tokenizer))), model.input.weight, strict=True))
     table, index = core.token_embedding, core.tokenizer.get_vocab()
@@ -157,12 +162,12 @@ def test_input_starts_at_the_cores_embedding_of_the_text(llama_dir: Path) -> Non
 
 
 def test_input_without_a_language_has_the_cores_scale(gpt2_dir: Path) -> None:
-    tokenizer = build_tokenizer(["".join(map(chr, range(40, 120)))], DataArguments())
+    tokenizer = build_tokenizer(["".join(map(chr, range(40, 120)))], DataArguments(tokenizer="atom"))
     core = load_core(CoreSpec(str(gpt2_dir)))
     assert core.tokenizer is None
-    model = build_model(core, len(tokenizer), 2)
+    model = build_model(core, Tokens(len(tokenizer), 0), TWO)
     assert "normal" in init_input(model, core, tokenizer, "core", 1.0)
-    assert float(model.input.weight.std()) == pytest.approx(float(core.token_embedding.std()), rel=0.1)
+    assert model.input.weight.std().item() == pytest.approx(float(core.token_embedding.std()), rel=0.1)
 
 
 def test_every_tuned_parameter_is_in_one_optimizer_group(gpt2_dir: Path, settings) -> None:

@@ -13,7 +13,7 @@ from fpt.args import DataArguments
 from fpt.data import prepare
 from fpt.errors import FPTError
 from fpt.tasks import TASKS
-from fpt.tasks.cyp3a4 import Cyp3a4, content_sha256, read_table
+from fpt.tasks.tdc import Cyp3a4, content_sha256, read_table
 
 TASK = TASKS["cyp3a4"]
 
@@ -37,7 +37,7 @@ def test_a_malformed_table_is_refused_with_the_reason(tmp_path: Path, text: str,
     path = tmp_path / "cyp3a4_veith.tab"
     path.write_text(text)
     with pytest.raises(FPTError, match=message.replace("{", r"\{")) as error:
-        read_table(path)
+        read_table(path, binary=True)
     assert str(path) in str(error.value)
 
 
@@ -53,7 +53,7 @@ def test_tab_and_comma_files_of_the_same_rows_have_one_hash(tmp_path: Path) -> N
     tab = read_table(write_tdc(tmp_path, rows) / "tdc" / "cyp3a4_veith.tab")
     (tmp_path / "x.csv").write_text("Drug_ID,Drug,Y\n0.0,CCO,1\n1.0,c1ccccc1,0\n2.0,CCN,1\n")
     comma = read_table(tmp_path / "x.csv")
-    assert list(tab.Y) == [1, 0, 1]
+    assert list(tab.label) == [1, 0, 1]
     assert content_sha256(tab) == content_sha256(comma)
     assert content_sha256(tab) != content_sha256(tab.iloc[::-1])
 
@@ -130,8 +130,8 @@ def test_resolution_order_is_told_step_by_step(tmp_path: Path, data_dir: Path, m
     (package / "data" / "datasets").mkdir(parents=True)
     table = pd.read_csv(data_dir / "tdc" / "cyp3a4_veith.tab", sep="\t", dtype=str)
     table.to_csv(package / "data" / "datasets" / "CYP3A4_Veith.csv", index=False)
-    monkeypatch.setattr("fpt.tasks.cyp3a4.package_folder", lambda name: package)
-    monkeypatch.setattr("fpt.tasks.cyp3a4.metadata.version", lambda name: "1.0")
+    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: package)
+    monkeypatch.setattr("fpt.tasks.tdc.metadata.version", lambda name: "1.0")
     log: list[str] = []
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -140,7 +140,7 @@ def test_resolution_order_is_told_step_by_step(tmp_path: Path, data_dir: Path, m
     assert places == ["Arrow", "--data_dir", "package", "preprocessing"]
     assert prepared.manifest["origin"] == "package molalkit 1.0, CYP3A4_Veith.csv"
     # From now on the Arrow cache answers, without a look at the package.
-    monkeypatch.setattr("fpt.tasks.cyp3a4.package_folder", lambda name: pytest.fail("the package was asked"))
+    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: pytest.fail("the package was asked"))
     log.clear()
     prepare(TASK, DataArguments(), 1, log.append)
     assert len(log) == 1
@@ -176,7 +176,7 @@ def test_a_download_that_is_an_error_page_is_not_kept(monkeypatch, home: Path) -
 @pytest.mark.usefixtures("no_packages")
 def test_a_users_own_file_is_not_taken_for_the_published_data_later(data_dir: Path, monkeypatch) -> None:
     prepare(TASK, DataArguments(data_dir=str(data_dir)), 1, quiet)
-    monkeypatch.setattr("fpt.tasks.cyp3a4.download", lambda folder: (_ for _ in ()).throw(FPTError("asked")))
+    monkeypatch.setattr("fpt.tasks.tdc.download", lambda *a: (_ for _ in ()).throw(FPTError("asked")))
     with pytest.raises(FPTError, match="asked"):
         prepare(TASK, DataArguments(), 1, quiet)
 
@@ -198,7 +198,7 @@ def test_a_stopped_preparation_leaves_no_entry(data_dir: Path, home: Path, monke
 def test_unknown_names_suggest_the_nearest(data_dir: Path) -> None:
     with pytest.raises(FPTError, match="did you mean 'cyp3a4'"):
         TASKS["cyp3a5"]
-    with pytest.raises(FPTError, match="unknown --split 'scafold'; known: random, scaffold"):
+    with pytest.raises(FPTError, match="unknown --split 'scafold' for cyp3a4; known: random, scaffold"):
         prepare(TASK, DataArguments(data_dir=str(data_dir), split="scafold"), 1, quiet)
     with pytest.raises(FPTError, match="did you mean 'atom'"):
         prepare(TASK, DataArguments(data_dir=str(data_dir), tokenizer="atoms"), 1, quiet)
@@ -210,9 +210,9 @@ def test_variants_are_the_same_molecule_and_depend_on_the_seed_alone() -> None:
     from rdkit import Chem
 
     smiles = "CCOC(=O)c1ccc(N)cc1Cl"
-    first = TASK.variants(smiles, 5, 3)
+    first = TASK.modality.variants(smiles, 5, 3)
     assert len(first) == 5
-    assert first == TASK.variants(smiles, 5, 3)
+    assert first == TASK.modality.variants(smiles, 5, 3)
     assert {Chem.CanonSmiles(s) for s in first} == {Chem.CanonSmiles(smiles)}
 
 

@@ -170,7 +170,7 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     assert not [n for n in tensors if "attn" in n or "mlp" in n]
     config = read_config(folder)
-    assert config["label_names"] == ["non-inhibitor", "inhibitor"]
+    assert config["output"]["label_names"] == ["non-inhibitor", "inhibitor"]
     assert config["core"]["sha256"]
     card = (folder / "README.md").read_text()
     # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the core's is needed.
@@ -304,7 +304,7 @@ def damage_missing(folder: Path) -> None:
         (damage_value, "truncated or was changed"),
         (damage_tokenizer, "tokenizer.json is truncated or was changed"),
         (damage_config, "can't be read"),
-        (damage_keys, "lacks task, label_names"),
+        (damage_keys, "lacks task, input, output"),
         (damage_missing, "has no tokenizer.json"),
     ],
 )

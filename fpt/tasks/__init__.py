@@ -1,31 +1,43 @@
-"""Tasks: one file a modality, from raw data to token sequences with labels.
+"""Tasks: one file a dataset, from raw data to Arrow features with labels.
 
-A new task is one new file here that registers an instance of a `Task` subclass in `TASKS`.
+A new task is one new file here that registers an instance of a `Task` in `TASKS`. What tasks of a modality share is in
+`text`, `images` and `audio`; a task whose samples are made on the fly is a `GeneratedTask`.
+
+Two kinds of names: a plain one (``mnist``), and a family that is registered as ``tdc/NAME`` or ``csv:FILE`` and called with
+what a user writes in place of the word in capitals.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
-from fpt.args import DataArguments
+from fpt.args import DataArguments, changed
+from fpt.errors import FPTError
+from fpt.outputs import Output
 from fpt.registry import Registry
+
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
 class Source:
     """Raw data that was found: its rows, where they came from, and a hash of what they say.
 
-    `rows` has the task's own columns. `sha256` is over the parsed content, so the same data in two file formats
+    `rows` is the task's own, and has a length. `sha256` is over the parsed content, so the same data in two file formats
     has one hash and one Arrow cache. `users_own` is true for a file that the user pointed at: a later run that points
     at none must not take it for the published data.
     """
 
-    rows: pd.DataFrame
+    rows: Any
     origin: str
     sha256: str
     users_own: bool = False
@@ -33,15 +45,28 @@ class Source:
 
 @dataclass
 class Examples:
-    """The output of a task, still in memory: what goes into Arrow.
+    """What a task's `split` gives: which raw rows are in which split, and what their labels are.
 
     Attributes:
-        splits: rows of "train", "valid" and "test"; columns ``id``, ``text`` and ``label``.
+        splits: raw rows of "train", "valid" and "test"; columns ``id`` (str), ``label`` and those that `Task.encode` reads.
+        output: what the labels are.
         rejected: rows that could not be used; columns ``row``, ``id``, ``text`` and ``reason``.
+        total: rows there were, rejected ones included.
     """
 
     splits: dict[str, Dataset]
-    rejected: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["row", "id", "text", "reason"]))
+    output: Output
+    rejected: pd.DataFrame = field(default_factory=lambda: rejected_rows([]))
+
+    @property
+    def total(self) -> int:
+        """Rows there were, rejected ones included."""
+        return sum(len(rows) for rows in self.splits.values()) + len(self.rejected)
+
+
+def rejected_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The list of rows that could not be used."""
+    return pd.DataFrame(rows, columns=["row", "id", "text", "reason"])
 
 
 class Task(ABC):
@@ -51,19 +76,38 @@ class Task(ABC):
         name: what ``--dataset`` takes.
         source: the page that describes the data.
         licence: the data's licence.
-        label_names: names of the classes, in the order of the logits.
-        primary_metric: the metric that picks the model on the validation split.
+        primary_metric: the metric that picks the model on the validation split; the output's default when it is None.
+        splits: the ways to split that ``--split`` takes; the first one is the default.
+        tokenizer: the default of ``--tokenizer``; None for patches of numbers.
+        standardise: for patches: "all" (one mean and deviation for all numbers of the train split) or "each" (one for
+            each number of a token).
         text_columns: names that a user's own file may give its input column.
+        options: a dataclass of the task's own arguments (with `fpt.args.arg`), or None.
+        max_length: the default of --max_length.
+        saves_split: whether a run writes down which row is in which split; published splits need not be.
+        slow: whether a row takes long enough to encode that several processes pay.
+        libraries: packages whose release may change the Arrow files.
         code_version: raised whenever the same raw data would give other Arrow files.
     """
 
     name: str
     source: str
     licence: str
-    label_names: tuple[str, ...]
-    primary_metric: str
-    text_columns: tuple[str, ...]
+    primary_metric: str | None = None
+    splits: tuple[str, ...] = ("official",)
+    tokenizer: str | None = None
+    standardise: str = "all"
+    text_columns: tuple[str, ...] = ()
+    options: type | None = None
+    max_length: int = 512
+    saves_split: bool = False
+    slow: bool = True
+    libraries: tuple[str, ...] = ()
     code_version: int = 1
+
+    def configured(self, options: dict[str, Any]) -> Task:
+        """The task as `options` want it: a task whose tokenizer or splits depend on them overrides this."""
+        return self
 
     @abstractmethod
     def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
@@ -78,12 +122,105 @@ class Task(ABC):
         """Check the rows and cut them into train, valid and test."""
 
     @abstractmethod
-    def check(self, text: str) -> str | None:
-        """Return why `text` is no usable input, or None when it is one."""
+    def encode(
+        self, rows: dict[str, list[Any]], args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
+    ) -> dict[str, list[Any]]:
+        """Make features of raw rows; runs in several processes.
 
-    def variants(self, text: str, count: int, seed: int) -> list[str]:
-        """Return `count` other ways to write the same input, for augmentation; empty when there are none."""
-        return []
+        Returns:
+            Columns ``input_ids`` (lists of token ids) or ``values`` (arrays of tokens * dim numbers), ``length`` (tokens),
+            and ``reason``: empty, or why a row can't be used.
+        """
+
+    def read(self, text: str) -> dict[str, Any]:
+        """Raw columns, for `encode`, of one input in a user's own file.
+
+        Raises:
+            ValueError: `text` is no usable input, and why.
+        """
+        raise FPTError(f"--predict: inputs of {self.name} can't be written in a CSV file")
+
+    def dim(self, args: DataArguments) -> int:
+        """Numbers in a token, for patches."""
+        raise NotImplementedError
 
 
-TASKS: Registry[Task] = Registry("dataset", "fpt.tasks")
+class GeneratedTask(ABC):
+    """A task whose samples are drawn on the fly from the seed: no file, and no sample twice in training.
+
+    Attributes: as those of `Task`, and
+        sizes: samples in each split; in train, of an epoch.
+    """
+
+    name: str
+    source: str
+    licence: str = "none: generated"
+    primary_metric: str | None = None
+    splits: tuple[str, ...] = ("generated",)
+    tokenizer: str | None = None
+    text_columns: tuple[str, ...] = ()
+    options: type | None = None
+    max_length: int = 512
+    saves_split: bool = False
+    code_version: int = 1
+    sizes: Mapping[str, int] = MappingProxyType({"train": 100_000, "valid": 1_000, "test": 2_000})
+
+    def configured(self, options: dict[str, Any]) -> GeneratedTask:
+        """As `Task.configured`."""
+        return self
+
+    @abstractmethod
+    def dim(self, args: DataArguments) -> int:
+        """Numbers in a token."""
+
+    @abstractmethod
+    def output(self, args: DataArguments) -> Output:
+        """What the labels are."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
+        """Draw one sample: values (tokens * dim,) and its label."""
+
+
+class TaskRegistry(Registry["Task | GeneratedTask"]):
+    """Tasks by name; ``tdc/NAME`` and ``csv:FILE`` are found by what they start with."""
+
+    def __getitem__(self, name: str) -> Task | GeneratedTask:
+        for known in self:
+            for mark in "/:":
+                family, is_family, _ = known.partition(mark)
+                start = family + mark
+                if is_family and name.startswith(start) and len(name) > len(start):
+                    return super().__getitem__(known)(name.removeprefix(start))  # type: ignore[operator]
+        return super().__getitem__(name)
+
+
+TASKS = TaskRegistry("dataset", "fpt.tasks")
+
+
+def resolve(task: Task | GeneratedTask, args: DataArguments) -> tuple[Any, DataArguments]:
+    """The task as its options want it, and `args` with the task's own defaults where nothing was given.
+
+    Raises:
+        FPTError: something was given that the task does not have.
+    """
+    known = [f.name for f in fields(task.options)] if task.options else []
+    if unknown := [name for name in args.options if name not in known]:
+        own = ", ".join(f"--{name}" for name in known) or "none"
+        raise FPTError(f"{task.name} has no argument {', '.join(f'--{u}' for u in unknown)}; its own are {own}")
+    options = asdict(task.options(**args.options)) if task.options else {}
+    task = task.configured(options)
+    split = args.split or task.splits[0]
+    if split not in task.splits:
+        raise FPTError(f"unknown --split {split!r} for {task.name}; known: {', '.join(sorted(task.splits))}")
+    if task.tokenizer is None and args.tokenizer is not None:
+        raise FPTError(f"--tokenizer {args.tokenizer}: {task.name} is made of numbers, not of text; leave it out")
+    if not 0 <= args.max_bad_fraction <= 1:
+        raise FPTError(f"--max_bad_fraction {args.max_bad_fraction} must be in [0, 1]")
+    return task, changed(
+        args,
+        split=split,
+        tokenizer=args.tokenizer or task.tokenizer,
+        max_length=args.max_length if args.max_length is not None else task.max_length,
+        options=options,
+    )

