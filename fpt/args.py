@@ -56,6 +56,9 @@ class ModelArguments:
     core_dtype: str = arg("fp32", "Precision that the frozen weights are kept in: fp32 or bf16. Tuned tensors stay fp32.")
     input_init: str = arg("core", "Start of the input embedding: core (the core's own embedding of each token's text) or normal.")
     input_scale: float = arg(1.0, "Factor on the input embedding's start.")
+    input_positions: str = arg(
+        "auto", "For patches: learned (tuned position embeddings), none, or auto (learned where the core has none of its own)."
+    )
 
 
 @dataclass

@@ -55,6 +55,22 @@ class Tokens(Input):
         return torch.from_numpy(inputs), _mask(lengths)
 
 
+class PatchEmbedding(nn.Linear):
+    """A linear layer on patches (batch, tokens, dim), plus a tuned vector for each position where there are `positions`."""
+
+    def __init__(self, dim: int, hidden_size: int, positions: int) -> None:
+        super().__init__(dim, hidden_size)
+        self.positions = nn.Parameter(torch.zeros(positions, hidden_size)) if positions else None
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        states = super().forward(patches)
+        if self.positions is None:
+            return states
+        # What is longer than any sample of the training data shares the last position.
+        wanted = torch.arange(patches.shape[1], device=patches.device).clamp(max=len(self.positions) - 1)
+        return states + self.positions[wanted]
+
+
 @dataclass(frozen=True)
 class Patches(Input):
     """Patches (tokens * dim,) of numbers, standardised and sent through a linear layer.
@@ -63,11 +79,13 @@ class Patches(Input):
         dim: numbers in a token.
         mean: subtracted from each number of a token; one for all, or `dim` of them.
         std: divided by, likewise.
+        positions: tuned position embeddings that are added, for a core that has none of its own (0: none).
     """
 
     dim: int
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    positions: int = 0
     kind: ClassVar[str] = "patches"
     column: ClassVar[str] = "values"
 
@@ -75,8 +93,8 @@ class Patches(Input):
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
 
-    def module(self, hidden_size: int) -> nn.Linear:
-        return nn.Linear(self.dim, hidden_size)
+    def module(self, hidden_size: int) -> PatchEmbedding:
+        return PatchEmbedding(self.dim, hidden_size, self.positions)
 
     def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         lengths = [len(s) // self.dim for s in sequences]

@@ -6,6 +6,7 @@ Tuned: the input embedding, the core's norms and learned positions, the readout.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -13,8 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fpt.backbones import DTYPES, Core
 from fpt.errors import FPTError
-from fpt.inputs import Input
+from fpt.inputs import Input, PatchEmbedding, Patches
 from fpt.outputs import Output
+
+# Position embeddings start at this share of the core's scale.
+POSITION_SHARE = 0.5
 
 
 class FPT(nn.Module):
@@ -85,6 +89,29 @@ def build_model(core: Core, inputs: Input, output: Output, dropout: float = 0.0)
     return FPT(core.model, tuned, core.hidden_size, inputs, output, dropout)
 
 
+def with_positions(inputs: Input, core: Core, how: str, longest: int) -> Input:
+    """Patches get tuned position embeddings where the core has no learned positions of its own.
+
+    Rotary positions tell the frozen attention how far apart two tokens are. Where on a picture or in a clip a patch is, only a
+    tuned vector can say.
+
+    Args:
+        how: "learned", "none", or "auto", which is "learned" for a core without learned positions.
+        longest: tokens of the longest sample.
+
+    Raises:
+        FPTError: `how` is none of the three, or positions are wanted for text.
+    """
+    if how not in ("auto", "learned", "none"):
+        raise FPTError(f"unknown --input_positions {how!r}; known: auto, learned, none")
+    if not isinstance(inputs, Patches):
+        if how == "learned":
+            raise FPTError("--input_positions learned is for patches of numbers; this task is made of text")
+        return inputs
+    learned = how == "learned" or (how == "auto" and not core.family.positions(core.model))
+    return replace(inputs, positions=longest if learned else 0)
+
+
 @torch.no_grad()
 def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float) -> str:
     """Start the input layer where the core expects its inputs.
@@ -106,10 +133,12 @@ def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase | None
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
     table = core.token_embedding.float()
     std = float(table.std())
-    if isinstance(model.input, nn.Linear):
+    if isinstance(model.input, PatchEmbedding):
         dim, hidden = model.input.in_features, model.input.out_features
         nn.init.orthogonal_(model.input.weight, gain=scale * std * math.sqrt(hidden / min(dim, hidden)))
         nn.init.zeros_(model.input.bias)
+        if model.input.positions is not None:
+            model.input.positions.normal_(std=POSITION_SHARE * scale * std)
         return f"an orthogonal layer that gives states of std {scale * std:.4f}"
     model.input.weight.normal_(std=std)
     from_core = how == "core" and core.tokenizer is not None and tokenizer is not None

@@ -31,9 +31,9 @@ from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_w
 from fpt.errors import FPTError
 from fpt.evaluation import predict, split_loader, write_csv
 from fpt.files import new_folder, recover_folder, slug, write_json
-from fpt.model import FPT, build_model, init_input
+from fpt.model import FPT, build_model, init_input, with_positions
 from fpt.results import RESULTS_FILE, is_better, table, write_results
-from fpt.tasks import TASKS
+from fpt.tasks import SPLITS, TASKS
 
 RUN_FILE = "run.json"
 # Everything that a run writes; --overwrite deletes these and nothing else.
@@ -93,6 +93,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         model_args.core_dtype,
     )
     core = load_core(spec, log)
+    longest = max(int(prepared.samples(split).lengths.max()) for split in SPLITS)
+    prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest)
     model = build_model(core, prepared.input, prepared.output, args.dropout)
     start = init_input(model, core, prepared.tokenizer, model_args.input_init, model_args.input_scale)
     trainable, total = model.count()
@@ -395,7 +397,7 @@ def parameter_groups(model: FPT, args: TrainArguments) -> list[dict[str, Any]]:
     """AdamW groups: matrices decay, norms, biases and positions do not; the input embedding has its own rate."""
     readout, plain, embedding = [], [], []
     for name, parameter in model.tuned_parameters().items():
-        if name.startswith("input."):
+        if name.startswith("input.") and parameter.ndim > 1 and not name.endswith(".positions"):
             embedding.append(parameter)
         elif name == "readout.weight":
             readout.append(parameter)

@@ -1,0 +1,91 @@
+"""Time and memory of preprocessing all 105,829 clips of Speech Commands, or as many of another size.
+
+    python benchmarks/preprocess.py --data_dir raw
+
+A folder that holds fewer clips is filled up with links to them, so every clip is read, decoded and written for real.
+The memory is the proportional set size of all processes together, sampled ten times a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from fpt.args import DataArguments
+from fpt.data import prepare
+from fpt.errors import FPTError, cli
+from fpt.tasks import TASKS
+from fpt.tasks.speech_commands import FOLDER, LISTS
+
+
+def fill(source: Path, folder: Path, count: int) -> None:
+    """Link clips of `source` into `folder` under new names until there are `count`; lists are written anew."""
+    clips = sorted(source.glob("*/*.wav"))
+    if not clips:
+        raise FPTError(f"{source} holds no WORD/*.wav; give the --data_dir that has speech_commands/{FOLDER}")
+    listed = {file: set((source / file).read_text().split()) for file in LISTS.values()}
+    lists: dict[str, list[str]] = {file: [] for file in listed}
+    for number, clip in enumerate(itertools.islice(itertools.cycle(clips), count)):
+        name = f"{clip.parent.name}/{clip.stem}_{number}.wav"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(clip.resolve())
+        for file, names in listed.items():
+            if f"{clip.parent.name}/{clip.name}" in names:
+                lists[file].append(name)
+    for file, names in lists.items():
+        (folder / file).write_text("\n".join(names) + "\n")
+
+
+def memory(process: psutil.Process) -> int:
+    """Bytes of a process and its children; shared pages count once."""
+    total = 0
+    for part in (process, *process.children(recursive=True)):
+        try:
+            total += part.memory_full_info().pss
+        except psutil.Error:
+            continue  # it has just ended
+    return total
+
+
+def work(data_dir: str, cache_dir: str, num_proc: int | None) -> None:
+    """What is measured, in a process of its own."""
+    args = DataArguments(dataset="speech-commands", data_dir=data_dir, cache_dir=cache_dir, num_proc=num_proc)
+    prepare(TASKS["speech-commands"], args, 1, print)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="folder with raw downloads, as for train.py")
+    parser.add_argument("--clips", type=int, default=105_829, help="clips to preprocess")
+    parser.add_argument("--num_proc", type=int, help="processes; all cores when not given")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        raw = Path(temporary) / "raw"
+        fill(Path(args.data_dir) / "speech_commands" / FOLDER, raw / "speech_commands" / FOLDER, args.clips)
+        worker = multiprocessing.get_context("spawn").Process(
+            target=work, args=(str(raw), str(Path(temporary) / "cache"), args.num_proc)
+        )
+        start = time.perf_counter()
+        worker.start()
+        process, peak = psutil.Process(worker.pid), 0
+        while worker.is_alive():
+            peak = max(peak, memory(process))
+            time.sleep(0.1)
+        seconds = time.perf_counter() - start
+        if worker.exitcode:
+            raise FPTError(f"preprocessing ended with status {worker.exitcode}")
+        arrow = sum(f.stat().st_size for f in (Path(temporary) / "cache" / "arrow").rglob("*.arrow"))
+        print(
+            f"{args.clips:,} clips in {seconds:.0f} s ({args.clips / seconds:,.0f} a second), {arrow / 2**20:,.0f} MiB of Arrow;"
+            f" peak memory {peak / 2**30:.2f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    cli(main)
