@@ -39,7 +39,7 @@ def main() -> None:
     folder = find_checkpoint(args.checkpoint)
     model, tokenizer, config = load_checkpoint(folder)
     spec = CoreSpec(**config["core"])
-    tuned = model.tuned_parameters()
+    tuned = model.own_parameters()
     with tempfile.TemporaryDirectory() as temporary:
         small, full = Path(temporary) / "small", Path(temporary) / "full"
         rows = [

@@ -49,11 +49,27 @@ class ModelArguments:
     """Which frozen core, and what is tuned around it."""
 
     _argument_group_name = "model"
-    backbone: str = arg("gpt2", "Core: gpt2, gpt2-medium|large|xl, smollm2, random:NAME, or any decoder's hub id or path.")
+    backbone: str = arg(
+        "gpt2",
+        "Core: a name (gpt2, gpt2-xl, smollm2, pythia-160m, bert, roberta, minilm, longformer, t5-small, vit, lstm, ...; an"
+        " unknown one lists all), random:NAME, run:DIR (as an earlier run left it), a .gguf file, or any hub id or path.",
+    )
     backbone_revision: str | None = arg(None, "Branch, tag or commit of a core from the Hub.")
     backbone_seed: int | None = arg(None, "Seed of a random core; --seed when not given.")
     num_layers: int | None = arg(None, "Use only the first K layers of the core; all when not given.")
-    core_dtype: str = arg("fp32", "Precision that the frozen weights are kept in: fp32 or bf16. Tuned tensors stay fp32.")
+    core_dtype: str = arg("fp32", "Precision that the frozen weights are kept in: fp32, bf16 or fp16. Tuned tensors stay fp32.")
+    tune: str = arg(
+        "fpt",
+        "What is tuned: parts of ln, pos, attn, ff, in, out, lora, separated by commas; or fpt (ln,pos,in,out), ln+attn, lora"
+        " (lora,in,out), readout or none (out), full or all.",
+    )
+    lora_rank: int = arg(8, "Rank of the adapters of --tune lora.")
+    lora_alpha: float = arg(16.0, "Scale of the adapters of --tune lora, divided by their rank.")
+    input_layers: str | None = arg(None, "Widths of hidden layers before the core, separated by commas: 512,256.")
+    readout_layers: str | None = arg(None, "Widths of hidden layers of the readout, separated by commas.")
+    orthogonal_gain: float | None = arg(
+        None, "Gain of the orthogonal start of linear input layers (the paper's code: 1.41); what suits the core when not given."
+    )
     input_init: str = arg("core", "Start of the input embedding: core (the core's own embedding of each token's text) or normal.")
     input_scale: float = arg(1.0, "Factor on the input embedding's start.")
     input_positions: str = arg(
@@ -96,6 +112,7 @@ class EvaluateArguments:
 
     _argument_group_name = "evaluation"
     checkpoint: str = field(metadata={"help": "Folder that train.py wrote: a run, or its checkpoint/."})
+    backbone: str | None = arg(None, "Where the core is, when it is not where it was in training; its hash is checked.")
     split: str = arg("test", "Split to score: train, valid or test.")
     predict: str | None = arg(None, "CSV file with a column of inputs (SMILES, text, file names) to predict instead.")
     column: str | None = arg(None, "Column of --predict to read; a known name or the only column when not given.")

@@ -2,8 +2,8 @@
 
 A checkpoint is a folder::
 
-    model.safetensors   tuned tensors, fp32, by their names in `FPT`
-    config.json         task, labels, input, core (name, revision, seed, sha256 of the frozen weights), training, hashes
+    model.safetensors   tuned tensors, input layer and readout, fp32, by their names in `FPT`
+    config.json         task, labels, input, core (name, revision, seed, sha256 of its weights), what is tuned, training, hashes
     tokenizer.json, tokenizer_config.json
     README.md           model card
 
@@ -25,12 +25,13 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt import __version__
-from fpt.backbones import CoreSpec, build_empty, family_of, load_core
+from fpt.backbones import DTYPES, Core, CoreSpec, build_empty, family_of, load_core
 from fpt.errors import FPTError
 from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
 from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT, build_model
 from fpt.outputs import Output, output_from_dict
+from fpt.tuning import Tuning, merge_lora
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
 REQUIRED = ("task", "input", "output", "core", "model_sha256", "tokenizer_sha256", "full")
@@ -109,9 +110,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(
-    folder: Path, log: Callable[[str], None] = lambda line: None
+    folder: Path, log: Callable[[str], None] = lambda line: None, backbone: str | None = None
 ) -> tuple[FPT, PreTrainedTokenizerBase | None, dict]:
     """Load core and tuned tensors.
+
+    Args:
+        backbone: where the core is, when that is not where it was in training; it must be the same core.
 
     Returns:
         The model in evaluation mode, the tokenizer (None for a task on numbers) and the configuration.
@@ -124,20 +128,50 @@ def load_checkpoint(
     if config["full"]:
         model = _full_model(config, tensors, folder)
     else:
-        known = {f.name for f in fields(CoreSpec)}
-        spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
-        core = load_core(spec, log)
-        model = build_model(core, *_ends(config, folder))
-        load_tuned(model, tensors, str(folder / WEIGHTS))
+        model, _ = _on_core(config, tensors, folder, log, backbone)
     return model.eval(), AutoTokenizer.from_pretrained(folder) if config["tokenizer_sha256"] else None, config
 
 
-def _ends(config: dict[str, Any], folder: Path) -> tuple[Input, Output]:
+def trained_core(where: str, log: Callable[[str], None]) -> Core:
+    """The core of a checkpoint as its training left it, to be the core of another run.
+
+    Raises:
+        FPTError: as `load_checkpoint`.
+    """
+    folder = find_checkpoint(where)
+    config = read_config(folder)
+    tensors = _read_tensors(folder / WEIGHTS)
+    if config["full"]:
+        model = _full_model(config, tensors, folder)
+        spec = CoreSpec(config["core"]["name"])
+        core = Core(model.core, model.family, spec, None, None, model.family.input_std(model.core, None))
+    else:
+        _, core = _on_core(config, tensors, folder, log)
+    merge_lora(core.model)
+    return core
+
+
+def _on_core(
+    config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path, log: Callable[[str], None], where: str | None = None
+) -> tuple[FPT, Core]:
+    known = {f.name for f in fields(CoreSpec)}
+    spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
+    if where:
+        spec.name, spec.revision = where, None
+    *ends, tuning = _ends(config, folder)
+    core = load_core(spec, log, tuning.parts)
+    model = build_model(core, *ends, tuning)
+    load_tuned(model, tensors, str(folder / WEIGHTS))
+    return model, core
+
+
+def _ends(config: dict[str, Any], folder: Path) -> tuple[Input, Output, Tuning]:
     try:
-        return input_from_dict(config["input"]), output_from_dict(config["output"])
+        tuning = Tuning(**config.get("tuning", {}))
+        return input_from_dict(config["input"]), output_from_dict(config["output"]), tuning
     except (KeyError, TypeError, ValueError) as error:
         raise FPTError(
-            f"{folder / CONFIG}: its input or output can't be understood ({error}); copy the checkpoint again"
+            f"{folder / CONFIG}: its input, output or tuning can't be understood ({error}); copy the checkpoint again"
         ) from None
 
 
@@ -145,9 +179,9 @@ def load_tuned(model: FPT, tensors: dict[str, torch.Tensor], where: str) -> None
     """Copy tuned tensors into `model`.
 
     Raises:
-        FPTError: names or shapes are not those of the model's tuned parameters.
+        FPTError: names or shapes are not those of the parameters that a checkpoint of the model holds.
     """
-    _copy(dict(model.tuned_parameters()), tensors, where)
+    _copy(model.own_parameters(), tensors, where)
 
 
 def model_card(config: dict[str, Any]) -> str:
@@ -162,8 +196,7 @@ def model_card(config: dict[str, Any]) -> str:
         f"---\nlibrary_name: fpt\n{base}tags:\n- frozen-pretrained-transformer\n---\n\n"
         f"# Frozen Pretrained Transformer for {config['task']}\n\n"
         f"Core `{core['name']}` ({core.get('num_layers')} layers, revision {core.get('revision')}, seed {core.get('seed')},"
-        f" sha256 of the frozen weights `{core.get('sha256')}`), attention and MLP blocks frozen."
-        f" Tuned: input embedding, norms, positions, readout"
+        f" sha256 of its weights `{core.get('sha256')}`). Tuned: {', '.join(config.get('tuning', {}).get('parts', []))}"
         f" ({config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,} parameters).\n\n"
         f"Data: {config.get('data', {}).get('source')}, {config.get('data', {}).get('licence')}{labels}.\n\n"
         f"Training: {settings}. Model of step {config.get('step')}, picked on the validation split:\n\n"
@@ -183,9 +216,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> FPT:
     core = build_empty(config["core_config"])
-    family = family_of(core.config)
-    tuned = {*family.norms(core), *family.positions(core)}
-    model = FPT(core, tuned, core.config.hidden_size, *_ends(config, folder), 0.0)
+    model = FPT(core, family_of(core.config), *_ends(config, folder), core_dtype=DTYPES[config["core"]["dtype"]])
     # Kept in the precision it was trained in, so that the scores are the same.
     for name, parameter in model.named_parameters():
         if name in tensors:

@@ -160,7 +160,7 @@ def run(args: EvaluateArguments) -> None:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
     # The precision of the run, so that the scores are the run's.
     accelerator = Accelerator(mixed_precision=config.get("mixed_precision"))
-    model, tokenizer, config = load_checkpoint(folder, accelerator.print)
+    model, tokenizer, config = load_checkpoint(folder, accelerator.print, args.backbone)
     batch_size = args.eval_batch_size or config["eval_batch_size"]
     if rows is not None:
         out = predict_file(rows, column, task, data, model, tokenizer, config, batch_size, accelerator)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import json
+import mmap
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,3 +115,20 @@ def package_folder(name: str) -> Path | None:
     """Folder of an installed package, found without importing (running) any of its code."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
+
+
+MADV_PAGEOUT = 21  # Linux 5.4
+
+
+def release_pages(tensor: torch.Tensor) -> None:
+    """Tell the system that the memory of a large tensor is not needed for now.
+
+    Weights are read from files that are mapped into memory; pages that were read count as ours until then. Nothing is lost:
+    whoever reads them again gets them from the file. Does nothing on systems other than Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (tensor.data_ptr() + tensor.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_PAGEOUT)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fpt.tuning import perceptron
+
 
 class Input(ABC):
     """Sequences of one kind. `column` is where a sample has them."""
@@ -19,8 +21,8 @@ class Input(ABC):
     column: ClassVar[str]
 
     @abstractmethod
-    def module(self, hidden_size: int) -> nn.Module:
-        """The tuned layer that makes (batch, tokens, hidden) states of a batch from `pad`."""
+    def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
+        """The tuned layer, behind hidden layers of `widths`, that makes (batch, tokens, hidden) states of a batch from `pad`."""
 
     @abstractmethod
     def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,8 +46,10 @@ class Tokens(Input):
     kind: ClassVar[str] = "tokens"
     column: ClassVar[str] = "input_ids"
 
-    def module(self, hidden_size: int) -> nn.Embedding:
-        return nn.Embedding(self.vocab_size, hidden_size)
+    def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
+        if not widths:
+            return nn.Embedding(self.vocab_size, hidden_size)
+        return nn.Sequential(nn.Embedding(self.vocab_size, widths[0]), perceptron(widths[0], widths[1:], hidden_size))
 
     def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         lengths = [len(s) for s in sequences]
@@ -55,15 +59,16 @@ class Tokens(Input):
         return torch.from_numpy(inputs), _mask(lengths)
 
 
-class PatchEmbedding(nn.Linear):
-    """A linear layer on patches (batch, tokens, dim), plus a tuned vector for each position where there are `positions`."""
+class PatchEmbedding(nn.Module):
+    """A linear layer or several on patches (batch, tokens, dim), plus a tuned vector for each position where there are any."""
 
-    def __init__(self, dim: int, hidden_size: int, positions: int) -> None:
-        super().__init__(dim, hidden_size)
+    def __init__(self, dim: int, widths: tuple[int, ...], hidden_size: int, positions: int) -> None:
+        super().__init__()
+        self.layers = perceptron(dim, widths, hidden_size)
         self.positions = nn.Parameter(torch.zeros(positions, hidden_size)) if positions else None
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        states = super().forward(patches)
+        states = self.layers(patches)
         if self.positions is None:
             return states
         # What is longer than any sample of the training data shares the last position.
@@ -93,8 +98,8 @@ class Patches(Input):
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
 
-    def module(self, hidden_size: int) -> PatchEmbedding:
-        return PatchEmbedding(self.dim, hidden_size, self.positions)
+    def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> PatchEmbedding:
+        return PatchEmbedding(self.dim, widths, hidden_size, self.positions)
 
     def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         lengths = [len(s) // self.dim for s in sequences]

@@ -1,10 +1,12 @@
 """The Frozen Pretrained Transformer (arXiv 2103.05247, section 2): new input and readout around a frozen core.
 
-Tuned: the input embedding, the core's norms and learned positions, the readout. Frozen: attention and MLP blocks.
+Tuned, unless ``--tune`` says otherwise: the input layer, the core's norms and learned positions, the readout. Frozen: attention
+and MLP blocks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 
@@ -12,40 +14,59 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fpt.backbones import DTYPES, Core
+from fpt.backbones import DTYPES, Core, Family
 from fpt.errors import FPTError
 from fpt.inputs import Input, PatchEmbedding, Patches
 from fpt.outputs import Output
+from fpt.tuning import Tuning, add_lora, perceptron
 
 # Position embeddings start at this share of the core's scale.
 POSITION_SHARE = 0.5
 
 
 class FPT(nn.Module):
-    """A new input and readout around a frozen core.
+    """A new input and readout around a core.
 
     Args:
-        core: the core's module; its norms and positions are tuned, all else is frozen.
-        tuned: names of the core's parameters that are tuned.
-        hidden_size: width of the core's states.
+        core: the core's module; `tuning` says which of its parameters are tuned, all else is frozen.
+        family: runs it.
         inputs: what goes into the core: token ids or patches of numbers.
         output: what is asked for, and at how many of the last tokens.
-        dropout: probability, on the input embedding and before the readout.
+        tuning: what is tuned.
+        dropout: probability, on the input layer and before the readout.
+        core_dtype: precision that the frozen weights are kept in, and computed in when it is not fp32.
     """
 
     def __init__(
-        self, core: PreTrainedModel, tuned: set[str], hidden_size: int, inputs: Input, output: Output, dropout: float
+        self,
+        core: PreTrainedModel,
+        family: Family,
+        inputs: Input,
+        output: Output,
+        tuning: Tuning | None = None,
+        dropout: float = 0.0,
+        core_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.input = inputs.module(hidden_size)
-        self.core = core
-        self.readout = nn.Linear(hidden_size, output.size)
+        tuning = tuning or Tuning()
+        hidden = core.config.hidden_size
+        self.input = inputs.module(hidden, tuning.input_layers)
+        self.core, self.family, self.core_dtype = core, family, core_dtype
+        self.readout = perceptron(hidden, tuning.readout_layers, output.size)
         self.read_tokens = output.tokens
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.readout.weight, std=0.02)
-        nn.init.zeros_(self.readout.bias)
+        for layer in self.readout.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        parts = family.parts(core)
         for name, parameter in core.named_parameters():
-            parameter.requires_grad_(name in tuned)
+            parameter.requires_grad_(parts[name] in tuning.parts)
+        if "lora" in tuning.parts:
+            add_lora(core, tuning)
+        for name, parameter in self.input.named_parameters():
+            parameter.requires_grad_(("pos" if name == "positions" else "in") in tuning.parts)
+        self.readout.requires_grad_("out" in tuning.parts)
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Read sequences that are padded on the right.
@@ -57,36 +78,41 @@ class FPT(nn.Module):
         Returns:
             Logits (batch, read tokens * output size) in fp32, read at the last real tokens of each sequence.
         """
-        states = self.core(
-            inputs_embeds=self.dropout(self.input(inputs)), attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
         end = attention_mask.sum(dim=1, keepdim=True)
-        wanted = end - torch.arange(self.read_tokens, 0, -1, device=end.device)
-        read = states[torch.arange(len(states), device=states.device)[:, None], wanted]
-        return self.readout(self.dropout(read).to(self.readout.weight.dtype)).flatten(1).float()
+        read = end - torch.arange(self.read_tokens, 0, -1, device=end.device)
+        with self._precision(attention_mask.device.type):
+            states = self.family.states(self.core, self.dropout(self.input(inputs)), attention_mask, read)
+            return self.readout(self.dropout(states)).flatten(1).float()
+
+    def _precision(self, device: str) -> contextlib.AbstractContextManager:
+        """Frozen weights of a lower precision are multiplied in it."""
+        if self.core_dtype == torch.float32 or torch.is_autocast_enabled(device):
+            return contextlib.nullcontext()
+        return torch.autocast(device, self.core_dtype)
 
     def tuned_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes and a checkpoint holds, by name."""
+        """The parameters that training changes, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """What the core alone can't give back, so a checkpoint holds it: tuned parameters, input layer and readout."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad or not name.startswith("core.")}
 
     def count(self) -> tuple[int, int]:
         """Number of tuned and of all parameters."""
         return sum(p.numel() for p in self.tuned_parameters().values()), sum(p.numel() for p in self.parameters())
 
 
-def build_model(core: Core, inputs: Input, output: Output, dropout: float = 0.0) -> FPT:
-    """Return an FPT around `core`, the frozen weights kept in the precision of the core's spec.
+def build_model(core: Core, inputs: Input, output: Output, tuning: Tuning | None = None, dropout: float = 0.0) -> FPT:
+    """Return an FPT around `core`.
 
     Raises:
-        FPTError: the core has no norms to tune.
+        FPTError: nothing would be tuned.
     """
-    tuned = {*core.family.norms(core.model), *core.family.positions(core.model)}
-    if not tuned:
-        raise FPTError(f"backbone {core.spec.name!r} ({type(core.model).__name__}) has no normalisation layers to tune")
-    for name, parameter in core.model.named_parameters():
-        if name not in tuned:
-            parameter.data = parameter.data.to(DTYPES[core.spec.dtype])
-    return FPT(core.model, tuned, core.hidden_size, inputs, output, dropout)
+    model = FPT(core.model, core.family, inputs, output, tuning, dropout, DTYPES[core.spec.dtype])
+    if not model.tuned_parameters():
+        raise FPTError(f"backbone {core.spec.name!r} ({type(core.model).__name__}) has none of the parts that --tune names")
+    return model
 
 
 def with_positions(inputs: Input, core: Core, how: str, longest: int) -> Input:
@@ -108,20 +134,27 @@ def with_positions(inputs: Input, core: Core, how: str, longest: int) -> Input:
         if how == "learned":
             raise FPTError("--input_positions learned is for patches of numbers; this task is made of text")
         return inputs
-    learned = how == "learned" or (how == "auto" and not core.family.positions(core.model))
+    learned = how == "learned" or (how == "auto" and "pos" not in core.family.parts(core.model).values())
     return replace(inputs, positions=longest if learned else 0)
 
 
 @torch.no_grad()
-def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float) -> str:
+def init_input(
+    model: FPT,
+    core: Core,
+    tokenizer: PreTrainedTokenizerBase | None,
+    how: str = "core",
+    scale: float = 1.0,
+    gain: float | None = None,
+) -> str:
     """Start the input layer where the core expects its inputs.
 
     For tokens, ``core`` gives each one the mean of the core's own embeddings of its text ("C", "[nH]", ...), so that the
     frozen blocks see states they know; ``normal`` draws from a normal distribution with the standard deviation of the
     core's embedding. A random core, or one without a tokenizer, has no embedding of a text: there ``core`` means ``normal``.
 
-    Patches have no text either: their linear layer starts orthogonal (section 2 of the paper), with the gain that gives
-    standardised patches states of the core's scale.
+    Patches have no text either: their linear layers start orthogonal (section 2 of the paper), the last one with the gain that
+    gives standardised patches states of the core's scale, or all with the `gain` that is given (the paper's code has 1.41).
 
     Returns:
         What was done, in words.
@@ -131,22 +164,34 @@ def init_input(model: FPT, core: Core, tokenizer: PreTrainedTokenizerBase | None
     """
     if how not in ("core", "normal"):
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
-    table = core.token_embedding.float()
-    std = float(table.std())
-    if isinstance(model.input, PatchEmbedding):
-        dim, hidden = model.input.in_features, model.input.out_features
-        nn.init.orthogonal_(model.input.weight, gain=scale * std * math.sqrt(hidden / min(dim, hidden)))
-        nn.init.zeros_(model.input.bias)
-        if model.input.positions is not None:
-            model.input.positions.normal_(std=POSITION_SHARE * scale * std)
-        return f"an orthogonal layer that gives states of std {scale * std:.4f}"
-    model.input.weight.normal_(std=std)
-    from_core = how == "core" and core.tokenizer is not None and tokenizer is not None
+    std = core.input_std
+    if isinstance(model.input, nn.Embedding):
+        return _init_table(model.input, core, tokenizer, how, scale)
+    linear = [layer for layer in model.input.modules() if isinstance(layer, nn.Linear)]
+    for layer in linear:
+        dim, hidden = layer.in_features, layer.out_features
+        # An orthogonal matrix keeps lengths, so the numbers shrink where there are more of them. ReLU halves squares.
+        keep = math.sqrt(hidden / min(dim, hidden)) * (1.0 if layer is linear[0] else math.sqrt(2.0))
+        own = keep * scale * std if layer is linear[-1] else keep
+        nn.init.orthogonal_(layer.weight, gain=own if gain is None else gain)
+        nn.init.zeros_(layer.bias)
+    if isinstance(model.input, PatchEmbedding) and model.input.positions is not None:
+        model.input.positions.normal_(std=POSITION_SHARE * scale * std)
+    if gain is not None:
+        return f"orthogonal layers of gain {gain:g}"
+    return f"orthogonal layers that give states of std {scale * std:.4f}"
+
+
+def _init_table(embedding: nn.Embedding, core: Core, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float) -> str:
+    embedding.weight.normal_(std=core.input_std)
+    table = core.token_embedding
+    from_core = how == "core" and core.tokenizer is not None and tokenizer is not None and table is not None
     if from_core:
+        table = table.float()
         for token, index in tokenizer.get_vocab().items():
-            model.input.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)
-    model.input.weight.mul_(scale)
-    start = "the core's embedding of each token's text" if from_core else f"a normal with std {std:.4f}"
+            embedding.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)
+    embedding.weight.mul_(scale)
+    start = "the core's embedding of each token's text" if from_core else f"a normal with std {core.input_std:.4f}"
     return start if scale == 1 else f"{start}, times {scale:g}"
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
-from fpt.backbones import CoreSpec, load_core
+from fpt.backbones import Core, CoreSpec, is_drawn, load_core
 from fpt.checkpoint import load_tuned, save_checkpoint
 from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
@@ -34,6 +34,7 @@ from fpt.files import new_folder, recover_folder, slug, write_json
 from fpt.model import FPT, build_model, init_input, with_positions
 from fpt.results import RESULTS_FILE, is_better, table, write_results
 from fpt.tasks import SPLITS, TASKS
+from fpt.tuning import Tuning, parse_parts, parse_widths
 
 RUN_FILE = "run.json"
 # Everything that a run writes; --overwrite deletes these and nothing else.
@@ -84,25 +85,19 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     describe_data(prepared, log)
 
     set_seed(args.seed)
-    seed = model_args.backbone_seed if model_args.backbone_seed is not None else args.seed
-    spec = CoreSpec(
-        model_args.backbone,
-        model_args.backbone_revision,
-        seed if model_args.backbone.startswith("random:") else None,
-        model_args.num_layers,
-        model_args.core_dtype,
-    )
-    core = load_core(spec, log)
-    longest = max(int(prepared.samples(split).lengths.max()) for split in SPLITS)
-    prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest)
-    model = build_model(core, prepared.input, prepared.output, args.dropout)
-    start = init_input(model, core, prepared.tokenizer, model_args.input_init, model_args.input_scale)
+    tuning = tuning_of(model_args)
+    core = load_core(spec_of(model_args, args.seed), log, tuning.parts)
+    check_length(prepared, core)
+    prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
+    model = build_model(core, prepared.input, prepared.output, tuning, args.dropout)
+    how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
+    start = init_input(model, core, prepared.tokenizer, *how)
     trainable, total = model.count()
     log(
-        f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, frozen weights sha256"
+        f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
         f" {core.spec.sha256[:12]}…; input starts at {start}"
     )
-    log(f"parameters: {trainable:,} tuned of {total:,} ({trainable / total:.2%})")
+    log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
     core_spec = core.spec
     del core
 
@@ -124,6 +119,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         "input": prepared.input.to_dict(),
         "output": prepared.output.to_dict(),
         "core": core_spec.to_dict(),
+        "tuning": tuning.to_dict(),
         "tokenizer": prepared.args.tokenizer,
         "trainable_parameters": trainable,
         "total_parameters": total,
@@ -151,6 +147,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
             "rows": prepared.manifest["rows"],
         },
         "core": core_spec.to_dict(),
+        "tuning": tuning.to_dict(),
         "input_start": start,
         "trainable_parameters": trainable,
         "total_parameters": total,
@@ -169,7 +166,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         if args.save_full:
             unwrapped = accelerator.unwrap_model(model)
             best = {**config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
-            save_checkpoint(output / "full", unwrapped.tuned_parameters(), best, prepared.tokenizer, full_of=unwrapped)
+            save_checkpoint(output / "full", unwrapped.own_parameters(), best, prepared.tokenizer, full_of=unwrapped)
         write_results(output, results)
     if trackers:
         accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
@@ -312,8 +309,8 @@ class Loop:
             progress.evaluations_without_gain = 0
             if self.accelerator.is_main_process:
                 config = {**self.config, "step": progress.step, "valid_metrics": metrics}
-                tuned = self.accelerator.unwrap_model(self.model).tuned_parameters()
-                save_checkpoint(self.output / "checkpoint", tuned, config, self.prepared.tokenizer)
+                own = self.accelerator.unwrap_model(self.model).own_parameters()
+                save_checkpoint(self.output / "checkpoint", own, config, self.prepared.tokenizer)
         else:
             progress.evaluations_without_gain += 1
         shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if v is not None)
@@ -342,7 +339,7 @@ class Loop:
             return
         model = self.accelerator.unwrap_model(self.model)
         optimizer = self.optimizer.optimizer.state_dict()
-        tensors = {f"model.{n}": p.detach().cpu() for n, p in model.tuned_parameters().items()}
+        tensors = {f"model.{n}": p.detach().cpu() for n, p in model.own_parameters().items()}
         for index, state in optimizer["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()}
         tensors["losses"] = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
@@ -393,18 +390,64 @@ class Loop:
         self.log(f"resume: going on from step {self.progress.step}")
 
 
+def tuning_of(args: ModelArguments) -> Tuning:
+    """What the arguments say is tuned.
+
+    Raises:
+        FPTError: they can't be understood.
+    """
+    if args.lora_rank < 1:
+        raise FPTError(f"--lora_rank {args.lora_rank} must be at least 1")
+    return Tuning(
+        parse_parts(args.tune),
+        args.lora_rank,
+        args.lora_alpha,
+        parse_widths(args.input_layers, "--input_layers"),
+        parse_widths(args.readout_layers, "--readout_layers"),
+    )
+
+
+def spec_of(args: ModelArguments, seed: int) -> CoreSpec:
+    """The core that the arguments name; a random one is drawn from `seed` unless they have another."""
+    seed = args.backbone_seed if args.backbone_seed is not None else seed
+    drawn = seed if is_drawn(args.backbone) else None
+    return CoreSpec(args.backbone, args.backbone_revision, drawn, args.num_layers, args.core_dtype)
+
+
+def longest_sample(prepared: Prepared) -> int:
+    """Tokens of the longest sample of all splits."""
+    return max(int(prepared.samples(split).lengths.max()) for split in SPLITS)
+
+
+def check_length(prepared: Prepared, core: Core) -> None:
+    """Refuse samples that are longer than the core's positions.
+
+    Raises:
+        FPTError: as said.
+    """
+    limit, longest = core.family.max_tokens(core.model.config), longest_sample(prepared)
+    if limit is not None and longest > limit:
+        mend = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
+        raise FPTError(
+            f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {core.spec.name!r} takes at most {limit:,};"
+            f" {mend}, or use a core without such a limit"
+        )
+
+
 def parameter_groups(model: FPT, args: TrainArguments) -> list[dict[str, Any]]:
-    """AdamW groups: matrices decay, norms, biases and positions do not; the input embedding has its own rate."""
-    readout, plain, embedding = [], [], []
+    """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
+    parts = model.family.parts(model.core)
+    matrices, plain, embedding = [], [], []
     for name, parameter in model.tuned_parameters().items():
-        if name.startswith("input.") and parameter.ndim > 1 and not name.endswith(".positions"):
-            embedding.append(parameter)
-        elif name == "readout.weight":
-            readout.append(parameter)
-        else:
+        position = name == "input.positions" or parts.get(name.removeprefix("core.")) == "pos"
+        if parameter.ndim < 2 or position:
             plain.append(parameter)
+        elif name.startswith("input."):
+            embedding.append(parameter)
+        else:
+            matrices.append(parameter)
     return [
-        {"params": readout, "weight_decay": args.weight_decay},
+        {"params": matrices, "weight_decay": args.weight_decay},
         {"params": plain, "weight_decay": 0.0},
         {"params": embedding, "weight_decay": args.weight_decay, "lr": args.learning_rate * args.embedding_lr_scale},
     ]

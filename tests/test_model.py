@@ -48,9 +48,15 @@ def test_only_input_norms_positions_and_readout_are_tuned(llama_dir: Path, gpt2_
 
 def test_gpt2_has_the_papers_norm_and_position_parameters() -> None:
     core = load_core(CoreSpec("random:gpt2", seed=0))
-    sizes = {n: p.numel() for n, p in core.model.named_parameters()}
-    assert sum(sizes[n] for n in core.family.norms(core.model)) == 25 * 2 * 768
-    assert sum(sizes[n] for n in core.family.positions(core.model)) == 1024 * 768
+    sizes = dict.fromkeys(("ln", "pos", "attn", "ff"), 0)
+    for name, part in core.family.parts(core.model).items():
+        sizes[part] += core.model.get_parameter(name).numel()
+    assert sizes == {
+        "ln": 25 * 2 * 768,
+        "pos": 1024 * 768,
+        "attn": 12 * 4 * (768 * 768 + 768),
+        "ff": 12 * (8 * 768 * 768 + 5 * 768),
+    }
 
 
 @pytest.mark.parametrize("side", ["llama", "gpt2"])
@@ -143,7 +149,7 @@ def test_a_lower_precision_holds_the_frozen_weights_only(llama_dir: Path) -> Non
 
 def test_a_core_with_other_weights_than_expected_is_refused(llama_dir: Path, gpt2_dir: Path) -> None:
     sha = load_core(CoreSpec(str(gpt2_dir))).spec.sha256
-    with pytest.raises(FPTError, match="has other frozen weights"):
+    with pytest.raises(FPTError, match="has other weights"):
         load_core(CoreSpec(str(llama_dir), sha256=sha))
 
 

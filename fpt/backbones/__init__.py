@@ -2,9 +2,10 @@
 
 A new family is one new file here that registers an instance of `Family`; a core is named by ``--backbone``:
 
-* a registered name (``gpt2``, ``smollm2``),
+* a registered name (``gpt2``, ``smollm2``, ``bert``, ``vit``, ``lstm``, ...),
 * ``random:NAME``: the same shape with random weights drawn from ``--backbone_seed``,
-* a folder, a ``.gguf`` file or a Hub id of any decoder that transformers knows.
+* ``run:DIR``: the core as an earlier run of ``train.py`` left it,
+* a folder, a ``.gguf`` file or a Hub id of any model that transformers knows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,18 +24,23 @@ import transformers
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.initialization import no_init_weights
 
 from fpt.errors import FPTError, did_you_mean
-from fpt.files import cache_home, new_folder, sha256_file
+from fpt.files import cache_home, new_folder, release_pages, sha256_file
 from fpt.registry import Registry
 
-RANDOM = "random:"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+RANDOM, RUN = "random:", "run:"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Parts of a core: norms, positions, attention, feed-forward, and the rest.
+CORE_PARTS = ("ln", "pos", "attn", "ff", "other")
+# These few stay in fp32 whatever --core_dtype says: most runs tune them.
+SMALL_PARTS = ("ln", "pos")
 
 
 @dataclass
 class CoreSpec:
-    """All that is needed to get the same frozen core again.
+    """All that is needed to get the same core again.
 
     Attributes:
         name: what ``--backbone`` was given.
@@ -43,7 +49,7 @@ class CoreSpec:
         seed: of a random core, None for a pretrained one.
         num_layers: the first layers that are used.
         dtype: precision that the frozen weights are kept in.
-        sha256: hash of the frozen weights in fp32 (see `frozen_sha256`).
+        sha256: hash of all weights in fp32, before any tuning (see `Weights`).
     """
 
     name: str
@@ -64,37 +70,48 @@ class Core:
     """A core in memory.
 
     Attributes:
-        model: takes ``inputs_embeds`` (batch, tokens, hidden) and ``attention_mask``, gives ``last_hidden_state``.
-        family: knows which parameters are norms and positions.
-        token_embedding: (vocabulary, hidden) the core's own input table, taken out of the model.
+        model: the blocks, without an input table; see `Family.states`.
+        family: knows its parts and how to run it.
+        token_embedding: (vocabulary, hidden) the core's own input table, taken out of the model; None where it has none.
         tokenizer: of that table, or None when there is none (random cores, a folder without one).
+        input_std: standard deviation of the states that the core expects as inputs.
     """
 
     model: PreTrainedModel
     family: Family
     spec: CoreSpec
-    token_embedding: torch.Tensor
+    token_embedding: torch.Tensor | None
     tokenizer: PreTrainedTokenizerBase | None
+    input_std: float
 
     @property
     def hidden_size(self) -> int:
         """Width of the core's states."""
-        return self.token_embedding.shape[1]
+        return self.model.config.hidden_size
 
 
 class Family:
-    """How one family of architectures is built, loaded and taken apart.
+    """How one family of architectures is built, loaded, taken apart and run.
 
-    The defaults find everything by module type and fit most decoders of transformers; a family overrides what differs.
+    The defaults find everything by module type and fit most models of transformers; a family overrides what differs.
 
     Attributes:
         model_types: the ``model_type`` of the configurations that it serves.
         hub_ids: short name -> Hub id of the cores that go by a name.
+        model_class: the class of transformers that builds it.
+        model_options: extra arguments of that class.
+        position_names, attention_names, feed_forward_names: parts of parameter names that say what a parameter is.
+        pretrained: whether its named cores have weights to load; those of others are drawn from the seed.
     """
 
     model_types: tuple[str, ...] = ()
     hub_ids: Mapping[str, str] = MappingProxyType({})
-    position_names: tuple[str, ...] = ("wpe", "embed_positions", "position_embeddings")
+    model_class: Any = AutoModel
+    model_options: Mapping[str, Any] = MappingProxyType({})
+    position_names: tuple[str, ...] = ("wpe", "embed_positions", "position_embeddings", "relative_attention_bias")
+    attention_names: tuple[str, ...] = ("attn", "self_attn", "attention", "self_attention", "SelfAttention", "linear_attn")
+    feed_forward_names: tuple[str, ...] = ("mlp", "feed_forward", "intermediate", "output", "ffn", "DenseReluDense")
+    pretrained: bool = True
 
     def names(self) -> list[str]:
         """Short names that ``--backbone`` takes for this family."""
@@ -110,30 +127,96 @@ class Family:
         """Configuration of the registered core `name`, without the network."""
         raise FPTError(f"{RANDOM}{name}: there is no built-in configuration of {name!r}; give a folder or Hub id instead")
 
+    def build(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """A model of `config` in fp32, initialised as transformers does."""
+        make = getattr(self.model_class, "from_config", None) or self.model_class._from_config
+        return make(config, dtype=torch.float32, **self.model_options)
+
     def load(self, name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
         """Return model, tokenizer and revision of the registered core `name`."""
-        return load_pretrained(self.hub_ids[name], revision)
+        return load_pretrained(self.hub_ids[name], revision, family=self)
 
-    def norms(self, model: nn.Module) -> list[str]:
-        """Names of the parameters of all normalisation layers."""
-        return [
-            f"{prefix}.{name}"
-            for prefix, module in model.named_modules()
-            if type(module).__name__.endswith(("Norm", "LayerNorm")) or isinstance(module, nn.LayerNorm)
-            for name, _ in module.named_parameters(recurse=False)
-        ]
+    def parts(self, model: nn.Module) -> dict[str, str]:
+        """The part, one of `CORE_PARTS`, of each of the core's parameters by name."""
+        norms = {prefix for prefix, module in model.named_modules() if is_norm(module)}
 
-    def positions(self, model: nn.Module) -> list[str]:
-        """Names of the learned position embeddings; empty for rotary or relative positions."""
-        return [n for n, _ in model.named_parameters() if any(part in self.position_names for part in n.split("."))]
+        def part(name: str) -> str:
+            words = name.split(".")
+            if name.rpartition(".")[0] in norms:
+                return "ln"
+            # A block's attention may hold a layer called "output": the first match counts.
+            for kind, names in (("pos", self.position_names), ("attn", self.attention_names), ("ff", self.feed_forward_names)):
+                if any(word in names for word in words):
+                    return kind
+            return "other"
 
-    def layers(self, model: nn.Module) -> tuple[nn.Module, str]:
-        """The module that holds the list of blocks, and the attribute's name."""
+        return {name: part(name) for name, _ in model.named_parameters()}
+
+    def blocks(self, model: nn.Module) -> nn.ModuleList:
+        """The list of blocks: the longest one.
+
+        Raises:
+            FPTError: there is none.
+        """
+        owner, attribute = self._block_list(model)
+        return getattr(owner, attribute)
+
+    def shorten(self, model: PreTrainedModel, num_layers: int) -> None:
+        """Keep the first `num_layers` blocks."""
+        owner, attribute = self._block_list(model)
+        setattr(owner, attribute, getattr(owner, attribute)[:num_layers])
+        model.config.num_hidden_layers = num_layers
+        for name in ("layer_types", "attention_window"):
+            if isinstance(getattr(model.config, name, None), list):
+                setattr(model.config, name, getattr(model.config, name)[:num_layers])
+
+    def take_table(self, model: PreTrainedModel) -> torch.Tensor | None:
+        """Take what is not used out of `model`: its input table, which is returned.
+
+        Inputs come through the tuned embedding, and a vocabulary is large.
+        """
+        table = model.get_input_embeddings().weight.detach()
+        model.set_input_embeddings(None)
+        return table
+
+    def input_std(self, model: PreTrainedModel, table: torch.Tensor | None) -> float:
+        """Standard deviation of the states that the core expects as inputs."""
+        return float(table.float().std()) if table is not None else 0.02
+
+    def max_tokens(self, config: PreTrainedConfig) -> int | None:
+        """The longest sequence that it takes; None where there is no such limit."""
+        return None
+
+    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """Run the core.
+
+        Args:
+            embeds: (batch, tokens, hidden) inputs, padded on the right.
+            attention_mask: (batch, tokens), 1 for real tokens and 0 for padding.
+            read: (batch, wanted) positions of the states that are wanted.
+
+        Returns:
+            (batch, wanted, hidden) states after the last norm.
+        """
+        whole = model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return take(whole, read)
+
+    def _block_list(self, model: nn.Module) -> tuple[nn.Module, str]:
         lists = [(len(m), n) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
         if not lists:
-            raise FPTError(f"{type(model).__name__} has no list of blocks; --num_layers can't shorten it")
+            raise FPTError(f"{type(model).__name__} has no list of blocks; it can't be a core")
         parent, _, attribute = max(lists)[1].rpartition(".")
         return model.get_submodule(parent), attribute
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether it is a normalisation layer: most are classes of their model's own, called ...LayerNorm or ...RMSNorm."""
+    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm")
+
+
+def take(states: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    """States (batch, wanted, hidden) of (batch, tokens, hidden) at the positions `read` (batch, wanted)."""
+    return states[torch.arange(len(states), device=states.device)[:, None], read]
 
 
 FAMILIES: Registry[Family] = Registry("backbone family", "fpt.backbones")
@@ -147,7 +230,7 @@ def backbone_names() -> dict[str, Family]:
 def cores_here() -> list[str]:
     """Names of the cores that need no network on this machine."""
     names = backbone_names()
-    return [n for n in names if names[n].is_here(n)] + [f"{RANDOM}{n}" for n in names]
+    return [n for n in names if names[n].is_here(n)] + [f"{RANDOM}{n}" for n in names if names[n].pretrained]
 
 
 def family_of(config: PreTrainedConfig) -> Family:
@@ -158,57 +241,108 @@ def family_of(config: PreTrainedConfig) -> Family:
     return Family()
 
 
-def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) -> Core:
+def is_drawn(name: str) -> bool:
+    """Whether the weights of the core `name` are drawn from a seed."""
+    names = backbone_names()
+    return name.startswith(RANDOM) or (name in names and not names[name].pretrained)
+
+
+def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None, keep_fp32: Collection[str] = SMALL_PARTS) -> Core:
     """Load or draw the core that `spec` names and check it against ``spec.sha256`` when that is given.
+
+    Args:
+        keep_fp32: parts that are kept in fp32 whatever ``spec.dtype`` says: those that will be tuned.
 
     Raises:
         FPTError: unknown name, no network, or other weights than the hash says.
     """
     if spec.dtype not in DTYPES:
         raise FPTError(f"unknown --core_dtype {spec.dtype!r}; known: {', '.join(DTYPES)}")
-    if spec.name.startswith(RANDOM):
-        model, tokenizer, revision, seed = _random(spec)
-    else:
-        model, tokenizer, revision = _pretrained(spec, log)
-        seed = None
+    weights = Weights(DTYPES[spec.dtype], {*keep_fp32, *SMALL_PARTS})
+    prefix = next((p for p in SOURCES if spec.name.startswith(p)), None)
+    load = SOURCES[prefix] if prefix else _random if is_drawn(spec.name) else _pretrained
+    model, tokenizer, revision, table = load(spec, log, weights)
     family = family_of(model.config)
+    if table is None:
+        table = family.take_table(model)
+    model.config.tie_word_embeddings = False  # there is no table any more; PEFT would look for it
     keep = _shorten(model, family, spec.num_layers)
-    embedding = model.get_input_embeddings().weight.detach().clone()
-    # The table is not part of the core: inputs come through the tuned embedding, and a vocabulary is large.
-    model.set_input_embeddings(None)
-    core = Core(
-        model, family, CoreSpec(spec.name, revision, seed, keep, spec.dtype, hub_id=_hub_id(spec.name)), embedding, tokenizer
-    )
-    core.spec.sha256 = frozen_sha256(core)
-    if spec.sha256 and core.spec.sha256 != spec.sha256:
+    weights.settle(model, family.parts(model))
+    std = family.input_std(model, table)
+    seed = (spec.seed or 0) if is_drawn(spec.name) else None
+    loaded = CoreSpec(spec.name, revision, seed, keep, spec.dtype, weights.sha256(model), _hub_id(spec.name))
+    if spec.sha256 and loaded.sha256 != spec.sha256:
         raise FPTError(
-            f"backbone {spec.name!r} has other frozen weights (sha256 {core.spec.sha256[:12]}…) than the checkpoint was"
+            f"backbone {spec.name!r} has other weights (sha256 {loaded.sha256[:12]}…) than the checkpoint was"
             f" trained on ({spec.sha256[:12]}…, revision {spec.revision}); load that revision of the core"
         )
-    return core
+    return Core(model, family, loaded, table, tokenizer, std)
 
 
-def frozen_sha256(core: Core) -> str:
-    """Hash of names, shapes and fp32 bytes of the weights that stay frozen: all but norms and positions."""
-    tuned = {*core.family.norms(core.model), *core.family.positions(core.model)}
-    digest = hashlib.sha256()
-    for name, tensor in sorted(core.model.named_parameters()):
-        if name not in tuned:
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy())
-    return digest.hexdigest()
+class Weights:
+    """Hashes each weight of a core once, then brings it to the precision it is kept in.
+
+    Both are done weight by weight, so that there are never two copies of a core.
+    """
+
+    def __init__(self, dtype: torch.dtype, keep_fp32: set[str]) -> None:
+        self.dtype, self.keep_fp32 = dtype, keep_fp32
+        self.digests: dict[str, bytes] = {}
+
+    @torch.no_grad()
+    def settle(self, module: nn.Module, parts: Mapping[str, str], prefix: str = "") -> None:
+        """Hash and convert what has not been yet; `prefix` is what comes before the names of `module` in the core's."""
+        for name, parameter in module.named_parameters(prefix=prefix):
+            if name in self.digests:
+                continue
+            digest = hashlib.sha256(f"{tuple(parameter.shape)}".encode())
+            digest.update(parameter.detach().float().cpu().contiguous().numpy())
+            self.digests[name] = digest.digest()
+            parameter.requires_grad_(False)
+            if parts[name] not in self.keep_fp32 and parameter.dtype != self.dtype:
+                before = parameter.data
+                parameter.data = before.to(self.dtype)
+                release_pages(before)
+
+    def sha256(self, model: nn.Module) -> str:
+        """Hash of names, shapes and fp32 bytes of all weights of `model`."""
+        digest = hashlib.sha256()
+        for name, _ in sorted(model.named_parameters()):
+            digest.update(name.encode() + self.digests[name])
+        return digest.hexdigest()
 
 
 def build_empty(config: dict[str, Any]) -> PreTrainedModel:
     """A core of the architecture in `config` (``PreTrainedConfig.to_dict``), its weights to be loaded by the caller."""
     config = dict(config)
-    model = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32)
-    model.set_input_embeddings(None)
+    plain = AutoConfig.for_model(config.pop("model_type"), **config)
+    family = family_of(plain)
+    model = family.build(plain)
+    family.take_table(model)
+    model.config.tie_word_embeddings = False
     return model
 
 
+def core_config(spec: CoreSpec) -> PreTrainedConfig:
+    """The architecture of the core that `spec` names, without its weights.
+
+    Raises:
+        FPTError: it can't be had.
+    """
+    name = spec.name.removeprefix(RANDOM)
+    names = backbone_names()
+    if name in names:
+        with contextlib.suppress(FPTError):
+            return names[name].random_config(name)
+        name = names[name].hub_ids[name]
+    try:
+        return AutoConfig.from_pretrained(os.path.expanduser(name), revision=spec.revision)
+    except Exception as error:
+        raise FPTError(_why_not(spec.name, names, error)) from None
+
+
 def load_pretrained(
-    where: str, revision: str | None = None, **kwargs: Any
+    where: str, revision: str | None = None, family: Family | None = None, **kwargs: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
     """Load a model and its tokenizer from a folder or the Hub with transformers; pickled weights are refused.
 
@@ -216,7 +350,11 @@ def load_pretrained(
         OSError: it is not there, or the Hub can't be reached.
     """
     safe = {} if "gguf_file" in kwargs else {"use_safetensors": True}
-    model = AutoModel.from_pretrained(where, revision=revision, dtype=torch.float32, **safe, **kwargs)
+    if family is None:
+        family = family_of(AutoConfig.from_pretrained(where, revision=revision, **kwargs))
+    model = family.model_class.from_pretrained(
+        where, revision=revision, dtype=torch.float32, **safe, **family.model_options, **kwargs
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, **kwargs)
     except (OSError, ValueError):
@@ -242,7 +380,7 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
 
 
 def _convert_gguf(path: Path, folder: Path) -> None:
-    model, tokenizer, _ = load_pretrained(str(path.parent), gguf_file=path.name)
+    model, tokenizer, _ = load_pretrained(str(path.parent), family=Family(), gguf_file=path.name)
     config = model.config.to_dict()
     # Weights are plain fp32 from here on; with the note on quantization transformers refuses to write them.
     config.pop("quantization_config", None)
@@ -253,7 +391,11 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _pretrained(spec: CoreSpec, log: Callable[[str], None]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
+# What a source gives: model, tokenizer, revision, and the input table when it was taken out already.
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None, torch.Tensor | None]
+
+
+def _pretrained(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
     names = backbone_names()
     path = Path(spec.name).expanduser()
     # Each retry would be two lines on the terminal; what happened in the end is told in one.
@@ -261,23 +403,73 @@ def _pretrained(spec: CoreSpec, log: Callable[[str], None]) -> tuple[PreTrainedM
     try:
         if spec.name in names:
             log(f"backbone: loading {spec.name}{'' if names[spec.name].is_here(spec.name) else ' from the Hub'}")
-            return names[spec.name].load(spec.name, spec.revision)
+            return *names[spec.name].load(spec.name, spec.revision), None
         if path.suffix == ".gguf" and path.is_file():
-            return *load_gguf(path), None
+            return *load_gguf(path), None, None
         log(f"backbone: loading {path if path.is_dir() else f'{spec.name} from the Hub'}")
-        return load_pretrained(str(path) if path.is_dir() else spec.name, spec.revision)
+        return *load_pretrained(str(path) if path.is_dir() else spec.name, spec.revision), None
     except FPTError:
         raise
     except Exception as error:
         raise FPTError(_why_not(spec.name, names, error)) from None
 
 
+def _run(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
+    """A core as an earlier run left it, with the input table of the core that it started from."""
+    # Imported late: a checkpoint is read with the help of this file.
+    from fpt.checkpoint import trained_core
+
+    core = trained_core(spec.name.removeprefix(RUN), log)
+    return core.model, core.tokenizer, core.spec.revision, core.token_embedding
+
+
+def _random(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
+    """A core of the named shape with weights as transformers initialises them, drawn from the spec's seed.
+
+    Block by block, each settled before the next one is drawn: a core of any precision has the same numbers, and the memory
+    is that of the precision it is kept in.
+    """
+    config = core_config(spec)
+    family = family_of(config)
+    with torch.device("meta"), no_init_weights():
+        model = family.build(config)
+    model.train(False)
+    parts = family.parts(model)
+    with _seeded(spec.seed or 0):
+        for block in family.blocks(model):
+            draw(block, model)
+            prefix = next(name for name, module in model.named_modules() if module is block)
+            weights.settle(block, parts, prefix)
+        draw(model, model)
+    return model, None, None, None
+
+
+@torch.no_grad()
+def draw(part: nn.Module, model: PreTrainedModel) -> None:
+    """Give memory to what is still without in `part`, and initialise it as `model` does."""
+    new = []
+    for module in part.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                value = torch.full(parameter.shape, torch.nan, dtype=torch.float32)
+                value = nn.Parameter(value, requires_grad=parameter.requires_grad)
+                setattr(module, name, value)
+                new.append(value)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
+    part.apply(model._initialize_weights)
+    for value in new:
+        if value.isnan().any():  # transformers leaves it to the constructor
+            value.normal_(std=0.02)
+
+
 def _hub_id(name: str) -> str | None:
     """The Hub id of a pretrained core, None for random cores and files."""
     names = backbone_names()
     if name in names:
-        return names[name].hub_ids.get(name)
-    return None if name.startswith(RANDOM) or os.path.exists(os.path.expanduser(name)) else name
+        return names[name].hub_ids.get(name) if names[name].pretrained else None
+    return None if name.startswith((RANDOM, RUN)) or os.path.exists(os.path.expanduser(name)) else name
 
 
 def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:
@@ -295,22 +487,6 @@ def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:
     return f"backbone {name!r}{near}: {what}; {here}"
 
 
-def _random(spec: CoreSpec) -> tuple[PreTrainedModel, None, None, int]:
-    """A core of the named shape with weights as transformers initialises them, drawn from the spec's seed."""
-    name = spec.name.removeprefix(RANDOM)
-    names = backbone_names()
-    if name in names:
-        config = names[name].random_config(name)
-    else:
-        try:
-            config = AutoConfig.from_pretrained(os.path.expanduser(name), revision=spec.revision)
-        except Exception as error:
-            raise FPTError(_why_not(spec.name, names, error)) from None
-    seed = spec.seed if spec.seed is not None else 0
-    with _seeded(seed):
-        return AutoModel.from_config(config, dtype=torch.float32), None, None, seed
-
-
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
@@ -319,14 +495,13 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _shorten(model: PreTrainedModel, family: Family, num_layers: int | None) -> int:
-    owner, attribute = family.layers(model)
-    blocks = getattr(owner, attribute)
+    count = len(family.blocks(model))
     if num_layers is None:
-        return len(blocks)
-    if not 1 <= num_layers <= len(blocks):
-        raise FPTError(f"--num_layers {num_layers} is not between 1 and the core's {len(blocks)} layers")
-    setattr(owner, attribute, blocks[:num_layers])
-    model.config.num_hidden_layers = num_layers
-    if hasattr(model.config, "layer_types") and model.config.layer_types:
-        model.config.layer_types = model.config.layer_types[:num_layers]
+        return count
+    if not 1 <= num_layers <= count:
+        raise FPTError(f"--num_layers {num_layers} is not between 1 and the core's {count} layers")
+    family.shorten(model, num_layers)
     return num_layers
+
+
+SOURCES: dict[str, Callable[[CoreSpec, Callable[[str], None], Weights], Loaded]] = {RANDOM: _random, RUN: _run}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
-from transformers import GPT2Config
+import torch
+from torch import nn
+from transformers import GPT2Config, PreTrainedConfig
 
-from fpt.backbones import FAMILIES, Family
+from fpt.backbones import FAMILIES
+from fpt.backbones.stack import Stack
 
 # layers, width, heads (Radford et al. 2019, table 2)
 SHAPES = {
@@ -17,7 +21,7 @@ SHAPES = {
 }
 
 
-class GPT2(Family):
+class GPT2(Stack):
     """gpt2, gpt2-medium, gpt2-large and gpt2-xl."""
 
     model_types = ("gpt2",)
@@ -27,6 +31,27 @@ class GPT2(Family):
         """The published shape of `name`."""
         layers, width, heads = SHAPES[name]
         return GPT2Config(n_layer=layers, n_embd=width, n_head=heads)
+
+    def max_tokens(self, config: PreTrainedConfig) -> int:
+        """Its learned positions."""
+        return config.max_position_embeddings
+
+    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Positions are added to the inputs."""
+        return model.drop(embeds + model.wpe(torch.arange(embeds.shape[1], device=embeds.device))), {}
+
+    def keys_values(
+        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One layer gives queries, keys and values."""
+        attn = block.attn
+        _, keys, values = attn.c_attn(block.ln_1(states)).split(attn.split_size, dim=2)
+        keys, values = (part.unflatten(2, (attn.num_heads, attn.head_dim)).transpose(1, 2) for part in (keys, values))
+        return keys, values
+
+    def finish(self, model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The last norm."""
+        return model.ln_f(states)
 
 
 FAMILIES.register("gpt2")(GPT2())

@@ -9,10 +9,15 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import torch
+from torch import nn
 from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from fpt.backbones import FAMILIES, Family, load_gguf
+from fpt.backbones import FAMILIES, load_gguf
+from fpt.backbones.stack import Stack
 from fpt.errors import FPTError
 from fpt.files import package_folder
 
@@ -26,10 +31,10 @@ def packaged_file() -> Path | None:
     return folder / GGUF_FILE if folder and (folder / GGUF_FILE).is_file() else None
 
 
-class Llama(Family):
-    """Llama, Mistral and Qwen2 architectures, and the packaged SmolLM2."""
+class Llama(Stack):
+    """Llama, Mistral, Qwen2 and Qwen3 architectures, and the packaged SmolLM2."""
 
-    model_types = ("llama", "mistral", "qwen2")
+    model_types = ("llama", "mistral", "qwen2", "qwen3")
     hub_ids = MappingProxyType({"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"})
 
     def is_here(self, name: str) -> bool:
@@ -61,6 +66,25 @@ class Llama(Family):
             rms_norm_eps=1e-5,
             tie_word_embeddings=True,
         )
+
+    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Rotary positions."""
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        return embeds, {"position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
+
+    def keys_values(
+        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Several queries share a key; Qwen3 normalises keys."""
+        attn = block.self_attn
+        states = block.input_layernorm(states)
+        keys, values = (layer(states).unflatten(2, (-1, attn.head_dim)) for layer in (attn.k_proj, attn.v_proj))
+        keys = getattr(attn, "k_norm", nn.Identity())(keys).transpose(1, 2)
+        return apply_rotary_pos_emb(keys, keys, *position_embeddings)[1], values.transpose(1, 2)
+
+    def finish(self, model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The last norm."""
+        return model.norm(states)
 
 
 FAMILIES.register("llama")(Llama())

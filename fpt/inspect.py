@@ -1,0 +1,174 @@
+"""What a model is made of, before it is trained: `python -m fpt.inspect --backbone gpt2-xl --dataset cifar10`.
+
+A table of the parameters by part, tuned and frozen, the memory that they take, and the FLOPs of a training step. No weights are
+loaded: the core is built without memory from its configuration, and a step is taken on tensors without numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
+from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, draw, family_of
+from fpt.data import LengthGroupedBatchSampler, Prepared, prepare
+from fpt.errors import FPTError, cli
+from fpt.inputs import Input, Tokens
+from fpt.model import FPT, build_model, with_positions
+from fpt.outputs import Output
+from fpt.tasks import TASKS
+from fpt.training import check_length, longest_sample, spec_of, tuning_of
+from fpt.tuning import Tuning
+
+# A tuned number: itself, its gradient, and AdamW's two moments, all in fp32.
+BYTES_TUNED = 4 * 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a model."""
+
+    part: str
+    tuned: int
+    frozen: int
+    frozen_bytes: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of weights, gradients and optimizer state."""
+        return self.tuned * BYTES_TUNED + self.frozen_bytes
+
+
+def empty_core(spec: CoreSpec) -> Core:
+    """The core that `spec` names, in its precision but without memory for its weights.
+
+    Raises:
+        FPTError: its configuration can't be had.
+    """
+    if spec.name.startswith(RUN):
+        raise FPTError(f"--backbone {spec.name}: a run is inspected by the core that it started from")
+    config = core_config(spec)
+    family = family_of(config)
+    with torch.device("meta"):
+        model = family.build(config)
+    family.take_table(model)
+    if spec.num_layers is not None:
+        family.shorten(model, spec.num_layers)
+    return Core(model, family, spec, None, None, 1.0)
+
+
+def empty_model(core: Core, inputs: Input, output: Output, tuning: Tuning) -> FPT:
+    """An FPT around `core` without memory for its weights."""
+    parts = core.family.parts(core.model)
+    for name, parameter in core.model.named_parameters():
+        if parts[name] not in ("ln", "pos", *tuning.parts):
+            parameter.data = parameter.data.to(DTYPES[core.spec.dtype])
+    with torch.device("meta"):
+        return build_model(core, inputs, output, tuning)
+
+
+def rows_of(model: FPT) -> list[Row]:
+    """Parameters of each part, in the order that the data takes."""
+    core = model.family.parts(model.core)
+    tuned: dict[str, int] = defaultdict(int)
+    frozen: dict[str, int] = defaultdict(int)
+    size: dict[str, int] = defaultdict(int)
+    for name, parameter in model.named_parameters():
+        part = core.get(name.removeprefix("core."), "in" if name.startswith("input.") else "out")
+        if name == "input.positions":
+            part = "pos"
+        elif "lora_" in name:
+            part = "lora"
+        if parameter.requires_grad:
+            tuned[part] += parameter.numel()
+        else:
+            frozen[part] += parameter.numel()
+            size[part] += parameter.nbytes
+    order = ("in", "pos", "ln", "attn", "ff", "other", "lora", "out")
+    return [Row(part, tuned[part], frozen[part], size[part]) for part in order if tuned[part] or frozen[part]]
+
+
+def step_flops(model: FPT, inputs: Input, batch_size: int, tokens: int) -> tuple[int, int]:
+    """Floating-point operations of a training step on a batch without padding, forward and backward.
+
+    Counted on the operations that are really taken, so that what is left out (gradients of frozen weights, most of the last
+    block) does not count. A multiplication and an addition are two.
+
+    Args:
+        model: from `empty_model`; its precision plays no part.
+    """
+    model = copy.deepcopy(model).float()
+    model.core_dtype = torch.float32
+    shape = (batch_size, tokens) if isinstance(inputs, Tokens) else (batch_size, tokens, inputs.dim)  # type: ignore[attr-defined]
+    kind = torch.long if isinstance(inputs, Tokens) else torch.float32
+
+    def count(shape: tuple[int, ...]) -> tuple[int, int]:
+        device = next(model.parameters()).device
+        values = torch.zeros(shape, dtype=kind, device=device)
+        mask = torch.ones(shape[:2], dtype=torch.long, device=device)
+        # The plain formula of attention has operations that can be counted.
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            with FlopCounterMode(display=False) as forward:
+                loss = model(values, mask).sum()
+            with FlopCounterMode(display=False) as backward:
+                loss.backward()
+        return forward.get_total_flops(), backward.get_total_flops()
+
+    try:
+        return count(shape)
+    except RuntimeError:  # some models look at the numbers of a mask, so there must be some
+        draw(model.core, model.core)
+        for part in (model.input, model.readout):
+            part.to_empty(device="cpu")
+        forward, backward = count((1, *shape[1:]))
+        return batch_size * forward, batch_size * backward
+
+
+def describe(model: FPT, inputs: Input, batch_size: int, tokens: int) -> str:
+    """The table of `rows_of`, with totals and FLOPs."""
+    rows = rows_of(model)
+    total = Row("total", sum(r.tuned for r in rows), sum(r.frozen for r in rows), sum(r.frozen_bytes for r in rows))
+    lines = [f"{'part':<8}{'tuned':>15}{'frozen':>15}{'memory MiB':>13}"]
+    lines += [f"{r.part:<8}{r.tuned:>15,}{r.frozen:>15,}{r.memory / 2**20:>13,.1f}" for r in (*rows, total)]
+    forward, backward = step_flops(model, inputs, batch_size, tokens)
+    share = total.tuned / (total.tuned + total.frozen)
+    return "\n".join(
+        [
+            *lines,
+            f"tuned: {share:.3%} of the parameters; memory: weights, and for tuned ones gradients and AdamW's moments",
+            f"a step on {batch_size} x {tokens} tokens: {forward / 1e9:,.1f} GFLOPs forward, {backward / 1e9:,.1f} backward",
+        ]
+    )
+
+
+def tokens_of_a_batch(prepared: Prepared, batch_size: int) -> int:
+    """Tokens of the longest sequence of a batch, on average over an epoch of the training split."""
+    lengths = np.asarray(prepared.samples("train").lengths)
+    return round(np.mean([lengths[b].max() for b in LengthGroupedBatchSampler(lengths, batch_size, 0)]))
+
+
+def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> str:
+    """What the command prints."""
+    tuning = tuning_of(model_args)
+    core = empty_core(spec_of(model_args, args.seed))
+    prepared = prepare(TASKS[data.dataset], data, args.seed, print)
+    check_length(prepared, core)
+    inputs = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
+    model = empty_model(core, inputs, prepared.output, tuning)
+    batch = args.per_device_batch_size
+    head = f"{core.spec.name}, {len(core.family.blocks(core.model))} layers of width {core.hidden_size}, on {prepared.task.name}"
+    return f"{head}; --tune {tuning.label}\n{describe(model, inputs, batch, tokens_of_a_batch(prepared, batch))}"
+
+
+def main() -> None:
+    """Read the arguments of ``train.py`` and print."""
+    print(inspect(*parse_training(__doc__ or "")))
+
+
+if __name__ == "__main__":
+    cli(main)
