@@ -101,6 +101,7 @@ class TrainArguments:
     eval_batch_size: int = arg(64, "Samples in an evaluation batch on each device.")
     early_stopping_patience: int = arg(0, "Stop after N evaluations without a better validation score (0: never).")
     save_steps: int | None = arg(None, "Save a resumable state every N steps; --eval_steps when not given.")
+    keep_last: int = arg(1, "Resumable states to keep.")
     save_full: bool = arg(False, "Also write the whole model, frozen core included, to full/.")
     report_to: str = arg("none", "wandb (offline when not logged in), tensorboard or none.")
     project: str = arg("fpt", "Project name for the tracker.")

@@ -285,24 +285,23 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
 
     The shuffled data is cut into pools of 50 batches, each pool sorted by length and cut into batches: as random as
     the pools are large, with little padding. The last, smaller batch is kept.
+
+    Args:
+        lengths: (samples,) tokens of each.
+        batch_size: samples of a batch over all processes; how many these are changes no batch.
+        rank, processes: which of how many processes this one is; it gets its share of each batch.
     """
 
     POOL = 50
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         self.lengths = np.asarray(lengths)
-        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self.drop_last = False
+        self.batch_size, self.seed, self.rank, self.processes = batch_size, seed, rank, processes
+        self.start_epoch(0)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives. (Accelerate would call a `set_epoch` with its own count.)"""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+    def start_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch whose order the next iteration gives, without its first `skip` batches."""
+        rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.lengths))
         pool = self.POOL * self.batch_size
         batches: list[np.ndarray] = []
@@ -310,23 +309,50 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
             part = order[start : start + pool]
             part = part[np.argsort(self.lengths[part], kind="stable")]
             batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        for i in rng.permutation(len(batches)):
-            yield batches[i].tolist()
+        self.batches = [batches[i] for i in rng.permutation(len(batches))]
+        self.skip = skip
+
+    def weight(self, number: int) -> float:
+        """What the mean loss of this process's part of batch `number` counts, so that all processes' mean is the batch's."""
+        batch = self.batches[number]
+        return len(batch[self.rank :: self.processes]) * self.processes / len(batch)
+
+    def tokens(self, number: int) -> int:
+        """Real tokens of batch `number`, over all processes."""
+        return int(self.lengths[self.batches[number]].sum())
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.skip
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches[self.skip :]:
+            part = batch[self.rank :: self.processes]
+            # A last batch of fewer samples than processes: the others take part in the step, with a weight of 0.
+            yield (part if len(part) else batch[:1]).tolist()
 
 
 class SortedBatchSampler(Sampler[list[int]]):
-    """Every sample once, longest first, so that a batch too large for the memory fails at once; for evaluation."""
+    """Every sample once, longest first, so that a batch too large for the memory fails at once; for evaluation.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
-        self.order = np.argsort(-np.asarray(lengths), kind="stable")
-        self.batch_size, self.drop_last = batch_size, False
+    With several processes each takes every n-th batch. All take the same number of them, as some strategies need; what a
+    process takes beyond its own is not counted.
+
+    Attributes:
+        own: how many of its batches count.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        order = np.argsort(-np.asarray(lengths), kind="stable")
+        batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+        self.batches = batches[rank::processes]
+        self.own = len(self.batches)
+        self.batches += [batches[-1]] * (-(-len(batches) // processes) - self.own)
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for i in range(0, len(self.order), self.batch_size):
-            yield self.order[i : i + self.batch_size].tolist()
+        return iter(self.batches)
 
 
 def make_loader(samples: Any, batch_sampler: Sampler[list[int]], inputs: Input, output: Output | None = None) -> DataLoader:

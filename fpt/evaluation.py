@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from datasets import Dataset
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, EvaluateArguments, data_arguments
@@ -22,45 +23,64 @@ from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
 from fpt.data import Prepared, SortedBatchSampler, make_loader, prepare
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import write_json, write_text
-from fpt.inputs import input_from_dict
+from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT
 from fpt.outputs import Output, output_from_dict
+from fpt.parallel import gather, make_accelerator
 from fpt.results import table
 from fpt.tasks import SPLITS, TASKS, GeneratedTask, Task, resolve
 
 
 @torch.no_grad()
 def predict(
-    model: torch.nn.Module, loader: DataLoader, output: Output, accelerator: Accelerator
+    model: torch.nn.Module, samples: Any, inputs: Input, output: Output, batch_size: int, accelerator: Accelerator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Run a prepared model over a prepared loader.
+    """Run a prepared model over samples, each once, in batches of like length that depend on nothing else.
+
+    Args:
+        samples: a dataset with ``lengths``.
+        batch_size: samples of a batch on each process.
 
     Returns:
-        Predictions (samples, columns) float64 and labels, in the loader's order; labels are None when the samples have
-        none. Under several processes every sample is there once.
+        Predictions (samples, columns) float64 and labels, in the samples' order and the same in every process; labels are None
+        when the samples have none.
     """
+    sampler = SortedBatchSampler(samples.lengths, batch_size, accelerator.process_index, accelerator.num_processes)
     was_training = model.training
     model.eval()
-    predictions, labels = [], []
-    for batch in loader:
+    indices, predictions, labels = [], [], []
+    for number, batch in enumerate(make_loader(samples, sampler, inputs, output)):
+        batch = send_to_device(batch, accelerator.device)
         logits = model(batch["inputs"], batch["attention_mask"])
-        predictions.append(accelerator.gather_for_metrics(output.predict(logits)).cpu())
-        if "labels" in batch:
-            labels.append(accelerator.gather_for_metrics(batch["labels"]).cpu())
+        if number < sampler.own:
+            indices += sampler.batches[number]
+            predictions.append(output.predict(logits).cpu())
+            labels += [batch["labels"].cpu()] if "labels" in batch else []
     model.train(was_training)
-    return torch.cat(predictions).numpy(), torch.cat(labels).numpy() if labels else None
+    found = gather(accelerator, (indices, predictions, labels))
+    order = np.argsort(np.concatenate([np.asarray(i, dtype=np.int64) for i, _, _ in found]))
+    assert len(order) == len(samples)
+    whole = torch.cat([p for _, parts, _ in found for p in parts]).numpy()[order]
+    theirs = [label for _, _, parts in found for label in parts]
+    return whole, torch.cat(theirs).numpy()[order] if theirs else None
 
 
-def split_loader(prepared: Prepared, split: str, batch_size: int) -> DataLoader:
-    """Every sample of a split once, batches of like length, without augmentation.
-
-    The batches depend on nothing else, so scores can be reproduced.
-    """
+def predict_split(
+    model: torch.nn.Module, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predictions and labels of a split, without augmentation; see `predict`."""
     rows = prepared.splits[split]
     if isinstance(rows, Dataset) and "variants" in rows.column_names:
         prepared = replace(prepared, splits={split: rows.remove_columns("variants")})
-    samples = prepared.samples(split)
-    return make_loader(samples, SortedBatchSampler(samples.lengths, batch_size), prepared.input, prepared.output)
+    return predict(model, prepared.samples(split), prepared.input, prepared.output, batch_size, accelerator)
+
+
+class _Listed(list):
+    """Samples of a user's own file, with the length of each."""
+
+    @property
+    def lengths(self) -> list[int]:
+        return [sample["length"] for sample in self]
 
 
 def read_inputs(path: Path, column: str | None, task: Task) -> tuple[pd.DataFrame, str]:
@@ -111,7 +131,7 @@ def predict_file(
         a row has an empty prediction, or that its input was cut.
     """
     inputs, output = input_from_dict(config["input"]), output_from_dict(config["output"])
-    samples: list[dict[str, Any]] = []
+    samples = _Listed()
     cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output)}
     for row, text in enumerate(rows[column]):
         try:
@@ -125,12 +145,10 @@ def predict_file(
             if features.get("cut", [False])[0]:
                 cells["reason"][row] = f"cut to {args.max_length} tokens"
     if samples:
-        sampler = SortedBatchSampler([s["length"] for s in samples], batch_size)
-        loader = make_loader(samples, sampler, inputs)
-        predictions, _ = predict(accelerator.prepare(model), accelerator.prepare(loader), output, accelerator)
-        for index, prediction in zip(sampler.order, predictions, strict=True):
+        predictions, _ = predict(accelerator.prepare(model), samples, inputs, output, batch_size, accelerator)
+        for sample, prediction in zip(samples, predictions, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
-                cells[name][samples[index]["row"]] = cell
+                cells[name][sample["row"]] = cell
     return rows.assign(**cells)
 
 
@@ -158,8 +176,10 @@ def run(args: EvaluateArguments) -> None:
         _keep_users_columns(args, rows, output_columns(output_from_dict(config["output"])))
     elif args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
+    # There is nothing to spread without an optimizer: whatever trained it, each process has the whole model.
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # The precision of the run, so that the scores are the run's.
-    accelerator = Accelerator(mixed_precision=config.get("mixed_precision"))
+    accelerator = make_accelerator(config.get("mixed_precision"))
     model, tokenizer, config = load_checkpoint(folder, accelerator.print, args.backbone)
     batch_size = args.eval_batch_size or config["eval_batch_size"]
     if rows is not None:
@@ -177,10 +197,8 @@ def run(args: EvaluateArguments) -> None:
             f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
             f" ({config['data']['origin']}); give that with --data_dir"
         )
-    loader = split_loader(prepared, args.split, batch_size)
-    output = prepared.output
-    predictions, labels = predict(accelerator.prepare(model), accelerator.prepare(loader), output, accelerator)
-    metrics = output.metrics(labels, predictions)
+    predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)
+    metrics = prepared.output.metrics(labels, predictions)
     core = config["core"]
     accelerator.print(
         f"{config['task']}: core {core['name']}, {data.split} split of seed {seed}, seed"

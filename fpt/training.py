@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import netrc
-import os
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,34 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader
+from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
 
+from fpt import state
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones import Core, CoreSpec, is_drawn, load_core
 from fpt.checkpoint import load_tuned, save_checkpoint
 from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
-from fpt.evaluation import predict, split_loader, write_csv
-from fpt.files import new_folder, recover_folder, slug, write_json
+from fpt.evaluation import predict_split, write_csv
+from fpt.files import recover_folder, slug, write_json
 from fpt.model import FPT, build_model, init_input, with_positions
+from fpt.parallel import (
+    any_process,
+    changing,
+    gather,
+    load_optimizer_state,
+    mean,
+    optimizer_state,
+    precision,
+    strategy,
+    training_accelerator,
+    whole,
+)
+from fpt.parallel import prepare as prepare_for
 from fpt.results import RESULTS_FILE, is_better, table, write_results
 from fpt.tasks import SPLITS, TASKS
 from fpt.tuning import Tuning, parse_parts, parse_widths
@@ -39,8 +53,13 @@ from fpt.tuning import Tuning, parse_parts, parse_widths
 RUN_FILE = "run.json"
 # Everything that a run writes; --overwrite deletes these and nothing else.
 OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, "rejected.csv", "split.csv")
+# Steps after which several processes ask each other whether one was told to stop.
+AGREE_STEPS = 5
 # Arguments that may differ between a run and its continuation.
-FREE_ON_RESUME = {"resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"}
+FREE_ON_RESUME = {
+    *("resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"),
+    *("save_steps", "keep_last", "per_device_batch_size", "eval_batch_size"),
+}
 
 
 @dataclass
@@ -75,9 +94,11 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     args = changed(args, output_dir=args.output_dir or str(Path("runs") / slug(task.name)))
     output = Path(args.output_dir)
     arguments = {**as_dict(data), **as_dict(model_args), **as_dict(args)}
-    claim_output_dir(output, args, arguments)
-    accelerator = make_accelerator(args, output)
+    accelerator = training_accelerator(args, output)
     log = accelerator.print
+    arguments["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
+    claim_output_dir(output, args, arguments)
+    accelerator.wait_for_everyone()
 
     with accelerator.main_process_first():
         data_log = log if accelerator.is_main_process else (lambda line: None)
@@ -123,13 +144,17 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         "tokenizer": prepared.args.tokenizer,
         "trainable_parameters": trainable,
         "total_parameters": total,
-        "mixed_precision": accelerator.mixed_precision,
+        "mixed_precision": precision(accelerator),
         "eval_batch_size": args.eval_batch_size,
         "data": {"source": task.source, "licence": task.licence, "arguments": portable, **prepared.manifest},
-        "training": {k: arguments[k] for k in ("seed", "max_steps", "per_device_batch_size", "learning_rate", "lr_scheduler")},
+        "training": {k: arguments[k] for k in ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler")},
     }
     loop = Loop(accelerator, args, prepared, model, config, output, log)
     progress = loop.train(trackers, started)
+    if loop.stopped:
+        accelerator.end_training()
+        log(f"stopped by a signal after step {progress.step}; the state is saved, go on with --resume")
+        return {}
 
     loop.load_best()
     metrics = {"valid": progress.best_metrics, "test": loop.score("test")}
@@ -156,17 +181,17 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
         "padding": loop.padding,
         "data": prepared.manifest,
-        "device": {"type": accelerator.device.type, "processes": accelerator.num_processes, "threads": torch.get_num_threads()},
-        "mixed_precision": accelerator.mixed_precision,
+        "device": {"type": accelerator.device.type, "strategy": strategy(accelerator), "threads": torch.get_num_threads()},
+        "mixed_precision": precision(accelerator),
         "versions": {"torch": torch.__version__},
         "arguments": arguments,
         "history": progress.history,
     }
+    best = {**config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
+    tensors = whole(accelerator, dict(model.named_parameters())) if args.save_full else {}
     if accelerator.is_main_process:
         if args.save_full:
-            unwrapped = accelerator.unwrap_model(model)
-            best = {**config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
-            save_checkpoint(output / "full", unwrapped.own_parameters(), best, prepared.tokenizer, full_of=unwrapped)
+            save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=model)
         write_results(output, results)
     if trackers:
         accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
@@ -196,32 +221,36 @@ class Loop:
         self.config, self.output, self.log = config, output, log
         self.raw_model = model
         self.samples = prepared.samples("train", args.seed)
-        lengths = self.samples.lengths
-        self.sampler = LengthGroupedBatchSampler(lengths, args.per_device_batch_size, args.seed)
+        batch_size = args.per_device_batch_size * accelerator.num_processes
+        self.sampler = LengthGroupedBatchSampler(
+            self.samples.lengths, batch_size, args.seed, accelerator.process_index, accelerator.num_processes
+        )
+        lengths, size = self.samples.lengths, args.per_device_batch_size
         self.padding = {
             "grouped": round(padding_waste(lengths, iter(self.sampler)), 4),
-            "random": round(padding_waste(lengths, random_batches(len(lengths), args.per_device_batch_size, args.seed)), 4),
+            "random": round(padding_waste(lengths, random_batches(len(lengths), size, args.seed)), 4),
         }
         log(
-            f"padding: {self.padding['grouped']:.1%} of positions in batches of {args.per_device_batch_size} grouped by length"
-            f" (random batches: {self.padding['random']:.1%})"
+            f"padding: {self.padding['grouped']:.1%} of positions in batches of {size} grouped by length"
+            f" (random batches: {self.padding['random']:.1%}); {strategy(accelerator)}"
         )
-        loader = make_loader(self.samples, self.sampler, prepared.input, prepared.output)
-        optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate)
-        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
-        # Not prepared: it then counts optimizer steps on any number of processes.
-        self.schedule = get_scheduler(args.lr_scheduler, self.optimizer.optimizer, args.warmup_steps, args.max_steps)
-        self.eval_loaders: dict[str, DataLoader] = {}
         self.progress = Progress()
         self.losses: list[torch.Tensor] = []  # since the last evaluation
+        self.loader = make_loader(self.samples, self.sampler, prepared.input, prepared.output)
+        found = self._load_state() if args.resume else None
+        optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate)
+        # On the plain optimizer, so that it counts optimizer steps on any number of processes.
+        self.schedule = get_scheduler(args.lr_scheduler, optimizer, args.warmup_steps, args.max_steps)
+        self.plain_optimizer = optimizer
+        self.model, self.optimizer = prepare_for(accelerator, model, optimizer, args)
         set_seed(args.seed, device_specific=True)
+        if found:
+            self._go_on(*found)
+        self.signalled = self.stopped = False
 
     def train(self, trackers: bool, started: float) -> Progress:
         """Take the steps; evaluate, keep the best checkpoint and save the state on the way."""
-        args, accelerator = self.args, self.accelerator
-        if args.resume:
-            self._load_state()
-        progress = self.progress
+        args, accelerator, progress = self.args, self.accelerator, self.progress
         earlier = progress.wall_seconds
         bar = tqdm(
             total=args.max_steps,
@@ -234,46 +263,50 @@ class Loop:
         save_steps = args.save_steps or args.eval_steps
         clock = time.perf_counter()
         self.model.train()
-        while progress.step < args.max_steps and not self._should_stop():
-            self.sampler.start_epoch(progress.epoch)
-            self.samples.start_epoch(progress.epoch)
-            batches = accelerator.skip_first_batches(self.loader, progress.batch) if progress.batch else self.loader
-            for batch in batches:
-                progress.batch += 1
-                progress.tokens += int(batch["attention_mask"].sum()) * accelerator.num_processes
-                with accelerator.accumulate(self.model):
-                    logits = self.model(batch["inputs"], batch["attention_mask"])
-                    loss = self.prepared.output.loss(logits, batch["labels"])
-                    self.losses.append(loss.detach())
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients and args.max_grad_norm:
-                        accelerator.clip_grad_norm_(self.model.parameters(), args.max_grad_norm)
-                    self.optimizer.step()
-                    self.optimizer.zero_grad()
-                if not accelerator.sync_gradients:
-                    continue
-                self.schedule.step()
-                progress.step += 1
-                bar.update()
-                if progress.step % 10 == 0:
-                    seconds = progress.train_seconds + time.perf_counter() - clock
-                    mean = self._finite(self.losses[-50:])
-                    bar.set_postfix(loss=f"{mean:.3f}", tokens_s=f"{progress.tokens / seconds:.0f}")
-                last = progress.step == args.max_steps
-                if progress.step % args.eval_steps == 0 or last:
-                    progress.train_seconds += time.perf_counter() - clock
-                    self._evaluate(self._finite(self.losses), bar, trackers)
-                    self.losses.clear()
-                    clock = time.perf_counter()
-                if progress.step % save_steps == 0 or last or self._should_stop():
-                    progress.train_seconds += time.perf_counter() - clock
-                    progress.wall_seconds = earlier + time.perf_counter() - started
-                    self._save_state()
-                    clock = time.perf_counter()
-                if last or self._should_stop():
+        with self._until_signal():
+            while progress.step < args.max_steps and not self._should_stop():
+                self.sampler.start_epoch(progress.epoch, progress.batch)
+                self.samples.start_epoch(progress.epoch)
+                for batch in self.loader:
+                    batch = send_to_device(batch, accelerator.device)
+                    with accelerator.accumulate(self.model):
+                        logits = self.model(batch["inputs"], batch["attention_mask"])
+                        loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(progress.batch)
+                        self.losses.append(loss.detach())
+                        accelerator.backward(loss)
+                        if accelerator.sync_gradients and args.max_grad_norm:
+                            accelerator.clip_grad_norm_(self.model.parameters(), args.max_grad_norm)
+                        self.optimizer.step()
+                        self.optimizer.zero_grad()
+                    progress.tokens += self.sampler.tokens(progress.batch)
+                    progress.batch += 1
+                    if not accelerator.sync_gradients:
+                        continue
+                    self.schedule.step()
+                    progress.step += 1
+                    bar.update()
+                    if progress.step % 10 == 0:
+                        seconds = progress.train_seconds + time.perf_counter() - clock
+                        loss_now = self._mean(self.losses[-50:])
+                        bar.set_postfix(loss=f"{loss_now:.3f}", tokens_s=f"{progress.tokens / seconds:.0f}")
+                    last = progress.step == args.max_steps
+                    if progress.step % args.eval_steps == 0 or last:
+                        progress.train_seconds += time.perf_counter() - clock
+                        self._evaluate(self._mean(self.losses), bar, trackers)
+                        self.losses.clear()
+                        clock = time.perf_counter()
+                    self.stopped = self._must_stop() and not last
+                    if progress.step % save_steps == 0 or last or self._should_stop() or self.stopped:
+                        progress.train_seconds += time.perf_counter() - clock
+                        progress.wall_seconds = earlier + time.perf_counter() - started
+                        self._save_state()
+                        clock = time.perf_counter()
+                    if last or self._should_stop() or self.stopped:
+                        break
+                else:
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                if self.stopped:
                     break
-            else:
-                progress.epoch, progress.batch = progress.epoch + 1, 0
         bar.close()
         if self._should_stop():
             self.log(
@@ -285,18 +318,15 @@ class Loop:
 
     def score(self, split: str) -> dict[str, float | None]:
         """Metrics of the model as it is now on `split`."""
-        if split not in self.eval_loaders:
-            loader = split_loader(self.prepared, split, self.args.eval_batch_size)
-            self.eval_loaders[split] = self.accelerator.prepare(loader)
-        output = self.prepared.output
-        predictions, labels = predict(self.model, self.eval_loaders[split], output, self.accelerator)
-        return output.metrics(labels, predictions)
+        predictions, labels = predict_split(self.model, self.prepared, split, self.args.eval_batch_size, self.accelerator)
+        return self.prepared.output.metrics(labels, predictions)
 
     def load_best(self) -> None:
         """Put the best checkpoint's tensors back into the model."""
         self.accelerator.wait_for_everyone()
         path = self.output / "checkpoint" / "model.safetensors"
-        load_tuned(self.raw_model, load_file(path), str(path))
+        with changing(self.accelerator, self.raw_model.own_parameters()):
+            load_tuned(self.raw_model, load_file(path), str(path))
 
     def _evaluate(self, train_loss: float, bar: tqdm, trackers: bool) -> None:
         progress, primary = self.progress, self.prepared.primary_metric
@@ -307,9 +337,9 @@ class Loop:
         if better:
             progress.best_score, progress.best_step, progress.best_metrics = score, progress.step, metrics
             progress.evaluations_without_gain = 0
+            own = whole(self.accelerator, self.raw_model.own_parameters())
             if self.accelerator.is_main_process:
                 config = {**self.config, "step": progress.step, "valid_metrics": metrics}
-                own = self.accelerator.unwrap_model(self.model).own_parameters()
                 save_checkpoint(self.output / "checkpoint", own, config, self.prepared.tokenizer)
         else:
             progress.evaluations_without_gain += 1
@@ -325,69 +355,93 @@ class Loop:
         patience = self.args.early_stopping_patience
         return bool(patience) and self.progress.evaluations_without_gain >= patience
 
-    def _finite(self, losses: list[torch.Tensor]) -> float:
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
+    def _mean(self, losses: list[torch.Tensor]) -> float:
+        value = mean(self.accelerator, torch.stack(losses).mean())
+        if not math.isfinite(value):
             raise FPTError(
                 f"the loss is not finite at step {self.progress.step}; lower --learning_rate, or use --mixed_precision no"
             )
-        return mean
+        return value
+
+    @contextlib.contextmanager
+    def _until_signal(self) -> Iterator[None]:
+        """A scheduler that takes the machine away says so with SIGTERM: the step is finished and the state saved."""
+
+        def note(number: int, frame: Any) -> None:
+            self.signalled = True
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _must_stop(self) -> bool:
+        """Whether a process was told to stop. Several processes agree now and then: each time costs a message."""
+        if self.accelerator.num_processes > 1 and self.progress.step % AGREE_STEPS:
+            return False
+        return any_process(self.accelerator, self.signalled)
 
     def _save_state(self) -> None:
-        """Write what a continuation needs: tuned tensors, AdamW moments, schedule, random state, progress."""
-        if not self.accelerator.is_main_process:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        optimizer = self.optimizer.optimizer.state_dict()
-        tensors = {f"model.{n}": p.detach().cpu() for n, p in model.own_parameters().items()}
-        for index, state in optimizer["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()}
-        tensors["losses"] = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
-        tensors["random.cpu"] = torch.get_rng_state()
+        """Write what a continuation needs; see `fpt.state`."""
+        own = self.raw_model.own_parameters()
+        tensors = {f"model.{name}": tensor for name, tensor in whole(self.accelerator, own).items()}
+        moments = optimizer_state(self.accelerator, self.optimizer, own)
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
+        mine = {"losses": torch.stack(self.losses).cpu() if self.losses else torch.empty(0), "random": torch.get_rng_state()}
         if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
-        with new_folder(self.output / "state") as folder:
-            save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "state.safetensors")
-            write_json(
-                folder / "state.json",
-                {
-                    "progress": vars(self.progress),
-                    "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
-                    "core": self.config["core"],
-                },
-            )
+            mine["cuda"] = torch.cuda.get_rng_state()
+        for rank, theirs in enumerate(gather(self.accelerator, mine)):
+            tensors |= {f"process.{rank}.{name}": tensor for name, tensor in theirs.items()}
+        if self.accelerator.is_main_process:
+            info = {
+                "progress": vars(self.progress),
+                "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
+                "core": self.config["core"],
+                "processes": self.accelerator.num_processes,
+            }
+            state.save(self.output / "state", self.progress.step, tensors, info, self.args.keep_last)
 
-    def _load_state(self) -> None:
-        folder = self.output / "state"
-        recover_folder(folder)
-        if not (folder / "state.json").is_file():
+    def _load_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The last state; tuned tensors go into the model before it is spread over processes."""
+        recover_folder(self.output / "checkpoint")
+        found = state.latest(self.output / "state", self.log)
+        if found is None:
             self.log("resume: no state was saved yet; starting from step 0")
-            return
-        state = json.loads((folder / "state.json").read_text())
-        if state["core"] != self.config["core"]:
+            return None
+        tensors, info = found
+        if info["core"] != self.config["core"]:
             raise FPTError(
-                f"{folder} was trained on core {state['core']['name']} (sha256 {state['core']['sha256'][:12]}…), not on"
+                f"{self.output} was trained on core {info['core']['name']} (sha256 {info['core']['sha256'][:12]}…), not on"
                 f" {self.config['core']['name']} ({self.config['core']['sha256'][:12]}…); results of two cores are never mixed"
             )
-        tensors = load_file(folder / "state.safetensors")
-        tuned = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        load_tuned(self.raw_model, tuned, str(folder))
-        optimizer = self.optimizer.optimizer.state_dict()
-        optimizer["state"] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                optimizer["state"].setdefault(int(index), {})[key] = tensor
-        self.optimizer.optimizer.load_state_dict(optimizer)
-        self.schedule.load_state_dict({**self.schedule.state_dict(), **state["schedule"]})
-        for group, rate in zip(self.optimizer.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+        tuned = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        load_tuned(self.raw_model, tuned, str(self.output / "state"))
+        return found
+
+    def _go_on(self, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> None:
+        """Put back everything else of a state."""
+        moments = {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
+        load_optimizer_state(self.accelerator, self.optimizer, self.raw_model.own_parameters(), moments)
+        self.schedule.load_state_dict({**self.schedule.state_dict(), **info["schedule"]})
+        for group, rate in zip(self.plain_optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
-        self.losses = list(tensors["losses"].to(self.accelerator.device))
-        torch.set_rng_state(tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**info["progress"])
         self.log(f"resume: going on from step {self.progress.step}")
+        if info["processes"] != self.accelerator.num_processes:
+            self.log(
+                f"resume: {info['processes']} processes before, {self.accelerator.num_processes} now; the batches stay the same,"
+                " dropout draws other numbers"
+            )
+            return
+        mine = f"process.{self.accelerator.process_index}."
+        self.losses = list(tensors[f"{mine}losses"].to(self.accelerator.device))
+        torch.set_rng_state(tensors[f"{mine}random"])
+        if torch.cuda.is_available() and f"{mine}cuda" in tensors:
+            torch.cuda.set_rng_state(tensors[f"{mine}cuda"])
 
 
 def tuning_of(args: ModelArguments) -> Tuning:
@@ -446,11 +500,12 @@ def parameter_groups(model: FPT, args: TrainArguments) -> list[dict[str, Any]]:
             embedding.append(parameter)
         else:
             matrices.append(parameter)
-    return [
+    groups = [
         {"params": matrices, "weight_decay": args.weight_decay},
         {"params": plain, "weight_decay": 0.0},
         {"params": embedding, "weight_decay": args.weight_decay, "lr": args.learning_rate * args.embedding_lr_scale},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, Any]) -> None:
@@ -468,6 +523,12 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
             before = json.loads((output / RUN_FILE).read_text())
         except (OSError, ValueError):
             raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from None
+        total = before.get("global_batch_size", arguments["global_batch_size"])
+        if total != arguments["global_batch_size"]:
+            raise FPTError(
+                f"--resume: the run in {output} takes batches of {total} samples over all processes, not of"
+                f" {arguments['global_batch_size']}; change --per_device_batch_size so that they stay the same"
+            )
         other = [k for k, v in arguments.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
         if other:
             told = ", ".join(f"--{k} {before[k]} (now {arguments[k]})" for k in other)
@@ -476,21 +537,6 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
         raise FPTError(
             f"--output_dir {output} already holds a run; give another folder, --resume to go on, or --overwrite to delete it"
         )
-
-
-def make_accelerator(args: TrainArguments, output: Path) -> Accelerator:
-    """The accelerator, as the launcher set it up."""
-    if args.report_to == "wandb" and "WANDB_MODE" not in os.environ and not _logged_in_to_wandb():
-        os.environ["WANDB_MODE"] = "offline"
-    try:
-        return Accelerator(
-            mixed_precision=args.mixed_precision,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-            log_with=None if args.report_to == "none" else args.report_to,
-            project_dir=str(output / "logs"),
-        )
-    except (ValueError, ImportError) as error:
-        raise FPTError(str(error)) from None
 
 
 def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any]) -> bool:
@@ -526,7 +572,15 @@ def split_table(prepared: Prepared) -> pd.DataFrame:
 
 
 def _check(args: TrainArguments) -> None:
-    for name in ("max_steps", "per_device_batch_size", "gradient_accumulation_steps", "eval_steps", "eval_batch_size"):
+    whole_numbers = (
+        "max_steps",
+        "per_device_batch_size",
+        "gradient_accumulation_steps",
+        "eval_steps",
+        "eval_batch_size",
+        "keep_last",
+    )
+    for name in whole_numbers:
         if getattr(args, name) < 1:
             raise FPTError(f"--{name} {getattr(args, name)} must be at least 1")
     if args.learning_rate <= 0:
@@ -544,13 +598,3 @@ def _remove_outputs(output: Path) -> None:
     for name in OUTPUTS:
         path = output / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _logged_in_to_wandb() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

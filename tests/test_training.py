@@ -111,7 +111,7 @@ def test_a_continued_run_ends_bitwise_where_an_uninterrupted_one_does(settings, 
             run(*settings(output_dir=str(parts), save_steps=3, **changes))
     assert seen == [3, 6]
     results = run(*settings(output_dir=str(parts), save_steps=3, resume=True, **changes))
-    for name in ("checkpoint/model.safetensors", "state/state.safetensors"):
+    for name in ("checkpoint/model.safetensors", "state/step-00000012/state.safetensors"):
         first, second = load_file(whole / name), load_file(parts / name)
         assert set(first) == set(second)
         assert all(torch.equal(first[n], second[n]) for n in first), name

@@ -1,0 +1,256 @@
+"""Processes and devices: all that differs between one CPU and a cluster. The model and the loop know none of it.
+
+Every function here that says "collective" is called by all processes at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import netrc
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
+from torch import nn
+
+from fpt.args import TrainArguments
+from fpt.backbones import DTYPES
+from fpt.errors import FPTError
+from fpt.model import FPT
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Accelerator:
+    """The accelerator, as the launcher set it up.
+
+    Raises:
+        FPTError: a setting makes no sense, or what the launcher was asked for would not be done.
+    """
+    deepspeed, fsdp = (os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("DEEPSPEED", "FSDP"))
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu and deepspeed:
+        if os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes"):
+            raise FPTError(
+                "use_cpu (or --cpu) makes accelerate leave DeepSpeed out; on a machine without GPUs say use_cpu: false with"
+                " distributed_type: DEEPSPEED"
+            )
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if on_cpu and wanted > 1:
+        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
+        # Without this accelerate starts the processes and lets each train alone; with it, it leaves the others out.
+        options["cpu"] = not (deepspeed or fsdp)
+    precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if deepspeed:
+        # DeepSpeed would bring the tuned tensors to that precision as well; the model does it for the core alone.
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    try:
+        accelerator = Accelerator(mixed_precision="no" if deepspeed else mixed_precision, **options)
+    except (ValueError, ImportError) as error:
+        raise FPTError(str(error)) from None
+    for asked, kind in ((deepspeed, DistributedType.DEEPSPEED), (fsdp, DistributedType.FSDP)):
+        if asked and accelerator.distributed_type != kind:
+            raise FPTError(f"the launcher asked for {kind.value}, but it would not be used; check use_cpu in the configuration")
+    if accelerator.num_processes != wanted or (wanted > 1 and accelerator.distributed_type == DistributedType.NO):
+        raise FPTError(f"the launcher started {wanted} processes, but they would not train together; check its configuration")
+    if deepspeed:
+        from transformers.integrations import unset_hf_deepspeed_config
+
+        # Or transformers would spread a core while it loads. Each process loads the whole of it, so that it can be checked.
+        unset_hf_deepspeed_config()
+    accelerator.core_precision = precision if deepspeed else "no"  # type: ignore[attr-defined]
+    return accelerator
+
+
+def training_accelerator(args: TrainArguments, output: Path) -> Accelerator:
+    """The accelerator of a training run, with its tracker."""
+    if args.report_to == "wandb" and "WANDB_MODE" not in os.environ and not _logged_in_to_wandb():
+        os.environ["WANDB_MODE"] = "offline"
+    return make_accelerator(
+        args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_dir=str(output / "logs"),
+    )
+
+
+def strategy(accelerator: Accelerator) -> str:
+    """How the work is spread, in words."""
+    count = accelerator.num_processes
+    kind = accelerator.distributed_type
+    if kind == DistributedType.DEEPSPEED:
+        return f"DeepSpeed ZeRO-{accelerator.deepspeed_plugin.zero_stage}, {_processes(count)}"
+    if kind == DistributedType.FSDP:
+        return f"FSDP, {_processes(count)}"
+    return "one process" if count == 1 else f"DDP, {_processes(count)}"
+
+
+def precision(accelerator: Accelerator) -> str:
+    """The precision that the core computes in: what an evaluation needs to give the same scores."""
+    return accelerator.mixed_precision if accelerator.core_precision == "no" else accelerator.core_precision  # type: ignore
+
+
+def prepare(
+    accelerator: Accelerator, model: FPT, optimizer: torch.optim.Optimizer, args: TrainArguments
+) -> tuple[nn.Module, Any]:
+    """Model and optimizer as the strategy runs them."""
+    if accelerator.core_precision != "no":  # type: ignore[attr-defined]
+        model.core_dtype = DTYPES[accelerator.core_precision]  # type: ignore[attr-defined]
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # What the configuration leaves to the command line ("auto").
+        accelerator.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": args.per_device_batch_size,
+            "gradient_clipping": args.max_grad_norm,
+        }
+    return accelerator.prepare(model, optimizer)
+
+
+def whole(accelerator: Accelerator, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Collective: copies on the CPU of parameters that may be spread over processes."""
+    with _gathered(accelerator, list(parameters.values())):
+        return {name: _full(parameter).detach().cpu().clone() for name, parameter in parameters.items()}
+
+
+@contextlib.contextmanager
+def changing(accelerator: Accelerator, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Collective: parameters that may be spread over processes can be changed inside, alike by all processes."""
+    with _gathered(accelerator, list(parameters.values()), modifier_rank=0):
+        yield
+
+
+def optimizer_state(accelerator: Accelerator, optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Collective: AdamW's moments and step count of each tuned parameter, ``NAME.exp_avg`` and so on, whole, on the CPU.
+
+    The same tensors whatever the strategy, so a run can go on under another one.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    _link(optimizer)
+    for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            continue
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            from deepspeed.utils import safe_get_full_optimizer_state
+
+            for key in MOMENTS:
+                tensors[f"{name}.{key}"] = safe_get_full_optimizer_state(parameter, key).cpu().clone()
+            tensors[f"{name}.step"] = torch.tensor(float(_inner_steps(optimizer)))
+        else:
+            state = optimizer.optimizer.state[parameter]
+            for key in (*MOMENTS, "step"):
+                tensors[f"{name}.{key}"] = _full(torch.as_tensor(state[key])).cpu().clone()
+    return tensors
+
+
+def load_optimizer_state(
+    accelerator: Accelerator, optimizer: Any, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Collective: put back what `optimizer_state` gave."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _make_states(optimizer)
+    for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            continue
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            from deepspeed.utils import safe_set_full_optimizer_state
+
+            for key in MOMENTS:
+                safe_set_full_optimizer_state(parameter, tensors[f"{name}.{key}"].to(accelerator.device), key)
+            for state in _inner(optimizer).state.values():
+                state["step"] = tensors[f"{name}.step"].clone()
+        else:
+            state = {key: tensors[f"{name}.{key}"].clone() for key in MOMENTS}
+            state = {key: _like(parameter, value) for key, value in state.items()}
+            optimizer.optimizer.state[parameter] = {"step": tensors[f"{name}.step"].clone(), **state}
+
+
+def gather(accelerator: Accelerator, value: Any) -> list[Any]:
+    """Collective: a value of each process, in the order of processes."""
+    return gather_object([value]) if accelerator.num_processes > 1 else [value]
+
+
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Collective: whether `flag` is true in any process."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def mean(accelerator: Accelerator, value: torch.Tensor) -> float:
+    """Collective: the mean of a number over all processes."""
+    return float(accelerator.reduce(value, "mean") if accelerator.num_processes > 1 else value)
+
+
+def _processes(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"
+
+
+@contextlib.contextmanager
+def _gathered(accelerator: Accelerator, parameters: list[nn.Parameter], modifier_rank: int | None = None) -> Iterator[None]:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3:
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=modifier_rank):
+            yield
+    else:
+        yield
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that FSDP spreads over processes."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value` where and how `parameter` is."""
+    value = value.to(parameter.device)
+    if hasattr(parameter, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    """AdamW inside accelerate's and DeepSpeed's wrappers."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _inner_steps(optimizer: Any) -> float:
+    """Steps that AdamW has counted; every group counts alike."""
+    return max((float(state["step"]) for state in _inner(optimizer).state.values() if "step" in state), default=0.0)
+
+
+def _make_states(optimizer: Any) -> None:
+    """DeepSpeed has no moments to fill before the first step; give each group of flat parameters its own."""
+    inner = _inner(optimizer)
+    for group in inner.param_groups:
+        for flat in group["params"]:
+            if flat not in inner.state or "exp_avg" not in inner.state[flat]:
+                zeros = torch.zeros_like(flat, dtype=torch.float32)
+                inner.state[flat] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+    _link(optimizer)
+
+
+def _link(optimizer: Any) -> None:
+    """Let ZeRO-1 and 2 find the moments of every parameter: of several groups they know those of the first only."""
+    zero = getattr(optimizer, "optimizer", None)
+    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+        zero._hp_optimizer_states_linked = False
+        zero._lazy_init_hp_params_optimizer_state()
+
+
+def _logged_in_to_wandb() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
