@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -22,7 +23,9 @@ def cli(main: Callable[[], None]) -> None:
     try:
         main()
     except FPTError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # Another process may be in the middle of its progress bar.
+        start = "\n" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"{start}error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -263,7 +263,7 @@ class Loop:
         save_steps = args.save_steps or args.eval_steps
         clock = time.perf_counter()
         self.model.train()
-        with self._until_signal():
+        with self._until_signal(), bar:
             while progress.step < args.max_steps and not self._should_stop():
                 self.sampler.start_epoch(progress.epoch, progress.batch)
                 self.samples.start_epoch(progress.epoch)
@@ -307,7 +307,6 @@ class Loop:
                     progress.epoch, progress.batch = progress.epoch + 1, 0
                 if self.stopped:
                     break
-        bar.close()
         if self._should_stop():
             self.log(
                 f"stopped at step {progress.step}: no better {self.prepared.primary_metric} on the validation split for"
