@@ -130,8 +130,14 @@ def parse(description: str, *kinds: type) -> tuple[Any, ...]:
     return parser.parse_args_into_dataclasses(sys.argv[1:])
 
 
-def parse_training(description: str) -> tuple[DataArguments, ModelArguments, TrainArguments]:
+def parse_training(description: str, *more: type) -> tuple[Any, ...]:
     """Parse the command line of ``train.py``; a task that is named there adds its own arguments.
+
+    Args:
+        more: dataclasses of further arguments.
+
+    Returns:
+        `DataArguments`, `ModelArguments`, `TrainArguments`, and an instance of each of `more`.
 
     Raises:
         FPTError: there is no such task.
@@ -145,12 +151,12 @@ def parse_training(description: str) -> tuple[DataArguments, ModelArguments, Tra
         from fpt.tasks import TASKS
 
         options = TASKS[dataset].options
-    kinds = (DataArguments, ModelArguments, TrainArguments)
+    kinds = (ModelArguments, TrainArguments, *more)
     if options is None:
-        return parse(description, *kinds)
-    data, own, model, training = parse(description, DataArguments, options, ModelArguments, TrainArguments)
+        return parse(description, DataArguments, *kinds)
+    data, own, *others = parse(description, DataArguments, options, *kinds)
     data.options = as_dict(own)
-    return data, model, training
+    return data, *others
 
 
 def changed(arguments: T, **changes: Any) -> T:

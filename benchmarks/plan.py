@@ -1,0 +1,54 @@
+"""How near does the planner come? The memory that `fpt.plan` expects of a training step against what a step takes on this CPU.
+
+    python benchmarks/plan.py --cores random:gpt2 random:gpt2-medium random:gpt2-large random:gpt2-xl
+
+Measured is the largest resident set of a process that loads a core and trains, less what Python and the packages took before.
+glibc is told to give back what is freed at once, as a GPU's allocator would use it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fpt.backbones import CoreSpec
+from fpt.errors import cli
+from fpt.inputs import Patches
+from fpt.inspect import empty_core, empty_model
+from fpt.outputs import Classes
+from fpt.plan import GIB, ONE, measure
+from fpt.tuning import Tuning, parse_parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", nargs="+", default=["random:gpt2"], help="names for --backbone; NAME,bf16 for a precision")
+    parser.add_argument("--tune", default="fpt", help="what is tuned")
+    parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of a sample")
+    args = parser.parse_args()
+    print(f"--tune {args.tune}, batch {args.batch_size} x {args.tokens} tokens")
+    print(f"{'core':<26}{'planned GiB':>12}{'measured':>10}{'error':>8}")
+    for core in args.cores:
+        name, _, dtype = core.partition(",")
+        spec = CoreSpec(name, dtype=dtype or "fp32")
+        model = empty_model(empty_core(spec), Patches(48), Classes(tuple("0123456789")), Tuning(parse_parts(args.tune)))
+        planned = sum(measure(model, Patches(48), args.tokens).memory(ONE, 1, args.batch_size).values())
+        command = [sys.executable, str(Path(__file__).with_name("cores.py")), "--one", "--cores", core, "--tune", args.tune]
+        command += ["--batch_size", str(args.batch_size), "--tokens", str(args.tokens), "--steps", "1"]
+        env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        if done.returncode:
+            print(f"{core:<26}{done.stderr.strip().splitlines()[-1]}")
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        measured = found["peak"] - found["base"]
+        print(f"{core:<26}{planned / GIB:>12.2f}{measured / GIB:>10.2f}{planned / measured - 1:>8.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    cli(main)
