@@ -16,7 +16,7 @@ OUTPUT=${OUTPUT:-runs/slurm-$SLURM_JOB_ID}
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 GPUS=${SLURM_GPUS_ON_NODE:-8}
 RESUME=()
-if [ -f "$OUTPUT/run.json" ]; then RESUME=(--resume true); fi
+if [ -f "$OUTPUT/run.json" ]; then RESUME=(--resume); fi
 
 export OUTPUT HEAD GPUS
 # SLURM_NODEID is known on each machine only, so it is read there.

@@ -71,7 +71,9 @@ class ModelArguments:
         None, "Gain of the orthogonal start of linear input layers (the paper's code: 1.41); what suits the core when not given."
     )
     input_init: str = arg("core", "Start of the input embedding: core (the core's own embedding of each token's text) or normal.")
-    input_scale: float = arg(1.0, "Factor on the input embedding's start.")
+    input_scale: float | None = arg(
+        None, "Factor on the start of the input layer; 1 for tokens and 4 for patches when not given."
+    )
     input_positions: str = arg(
         "auto", "For patches: learned (tuned position embeddings), none, or auto (learned where the core has none of its own)."
     )

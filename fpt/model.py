@@ -22,6 +22,8 @@ from fpt.tuning import Tuning, add_lora, perceptron
 
 # Position embeddings start at this share of the core's scale.
 POSITION_SHARE = 0.5
+# Patches start larger than the core's own inputs, so that what its blocks add does not drown them (docs/tuning.md).
+PATCH_SCALE = 4.0
 
 
 class FPT(nn.Module):
@@ -144,7 +146,7 @@ def init_input(
     core: Core,
     tokenizer: PreTrainedTokenizerBase | None,
     how: str = "core",
-    scale: float = 1.0,
+    scale: float | None = None,
     gain: float | None = None,
 ) -> str:
     """Start the input layer where the core expects its inputs.
@@ -154,7 +156,8 @@ def init_input(
     core's embedding. A random core, or one without a tokenizer, has no embedding of a text: there ``core`` means ``normal``.
 
     Patches have no text either: their linear layers start orthogonal (section 2 of the paper), the last one with the gain that
-    gives standardised patches states of the core's scale, or all with the `gain` that is given (the paper's code has 1.41).
+    gives standardised patches states of the core's scale times `PATCH_SCALE`, or all with the `gain` that is given (the paper's
+    code has 1.41).
 
     Returns:
         What was done, in words.
@@ -166,7 +169,9 @@ def init_input(
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
     std = core.input_std
     if isinstance(model.input, nn.Embedding):
-        return _init_table(model.input, core, tokenizer, how, scale)
+        return _init_table(model.input, core, tokenizer, how, 1.0 if scale is None else scale)
+    if scale is None:
+        scale = PATCH_SCALE if isinstance(model.input, PatchEmbedding) else 1.0
     linear = [layer for layer in model.input.modules() if isinstance(layer, nn.Linear)]
     for layer in linear:
         dim, hidden = layer.in_features, layer.out_features
