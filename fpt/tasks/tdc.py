@@ -167,11 +167,11 @@ class TdcTask(TextTask):
         downloads = cache_home() / "raw" / "tdc"
         package = f"package {OFFLINE_PACKAGE}"
         for place, path in (
-            (f"--data_dir {args.data_dir}", self._in_data_dir(args.data_dir)),
+            (f"--data_dir {args.data_dir or 'not given'}", self._in_data_dir(args.data_dir)),
             (package, self._in_package()),
             (f"download in {downloads}", _existing(downloads / self.file)),
         ):
-            log(f"{place}: {path or 'not there'}")
+            log(f"{place}: {path or 'not there'}" if path or place != "--data_dir not given" else place)
             if path:
                 # The origin goes into checkpoints that are published: no folder names.
                 name = f"{package} {metadata.version(OFFLINE_PACKAGE)}" if place == package else place.split()[0]
