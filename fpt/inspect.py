@@ -152,17 +152,39 @@ def tokens_of_a_batch(prepared: Prepared, batch_size: int) -> int:
     return round(np.mean([lengths[b].max() for b in LengthGroupedBatchSampler(lengths, batch_size, 0)]))
 
 
-def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> str:
-    """What the command prints."""
+@dataclass(frozen=True)
+class EmptyRun:
+    """What a command line of ``train.py`` would train, without memory for its weights; `tokens` is of a batch."""
+
+    prepared: Prepared
+    core: Core
+    tuning: Tuning
+    inputs: Input
+    model: FPT
+    tokens: int
+
+
+def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> EmptyRun:
+    """Prepare the data and build the model that the arguments name.
+
+    Raises:
+        FPTError: as `fpt.training.run`.
+    """
     tuning = tuning_of(model_args)
     core = empty_core(spec_of(model_args, args.seed))
     prepared = prepare(TASKS[data.dataset], data, args.seed, print)
     check_length(prepared, core)
     inputs = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
     model = empty_model(core, inputs, prepared.output, tuning)
-    batch = args.per_device_batch_size
-    head = f"{core.spec.name}, {len(core.family.blocks(core.model))} layers of width {core.hidden_size}, on {prepared.task.name}"
-    return f"{head}; --tune {tuning.label}\n{describe(model, inputs, batch, tokens_of_a_batch(prepared, batch))}"
+    return EmptyRun(prepared, core, tuning, inputs, model, tokens_of_a_batch(prepared, args.per_device_batch_size))
+
+
+def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> str:
+    """What the command prints."""
+    run = empty_run(data, model_args, args)
+    layers, width = len(run.core.family.blocks(run.core.model)), run.core.hidden_size
+    head = f"{run.core.spec.name}, {layers} layers of width {width}, on {run.prepared.task.name}; --tune {run.tuning.label}"
+    return f"{head}\n{describe(run.model, run.inputs, args.per_device_batch_size, run.tokens)}"
 
 
 def main() -> None:

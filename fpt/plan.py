@@ -22,13 +22,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, parse_training
-from fpt.data import prepare
 from fpt.errors import FPTError, cli
 from fpt.inputs import Input, Tokens
-from fpt.inspect import empty_core, empty_model, rows_of, step_flops, tokens_of_a_batch
-from fpt.model import FPT, with_positions
-from fpt.tasks import TASKS
-from fpt.training import check_length, longest_sample, spec_of, tuning_of
+from fpt.inspect import empty_run, rows_of, step_flops
+from fpt.model import FPT
 
 GIB = 2**30
 # Dense bf16 TFLOP/s.
@@ -270,21 +267,14 @@ def plan(data: DataArguments, model_args: ModelArguments, args: TrainArguments, 
         raise FPTError("--gpus must be at least 1 and --gpu_memory above 1 GiB")
     if machine.gpu not in GPUS:
         raise FPTError(f"unknown --gpu {machine.gpu!r}; known: {', '.join(GPUS)}")
-    tuning = tuning_of(model_args)
-    core = empty_core(spec_of(model_args, args.seed))
-    prepared = prepare(TASKS[data.dataset], data, args.seed, print)
-    check_length(prepared, core)
-    inputs = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
-    batch = args.per_device_batch_size
-    tokens = tokens_of_a_batch(prepared, batch)
-    model = empty_model(core, inputs, prepared.output, tuning)
-    found = measure(model, inputs, tokens)
+    run, batch = empty_run(data, model_args, args), args.per_device_batch_size
+    found = measure(run.model, run.inputs, run.tokens)
     peak = GPUS[machine.gpu]
     rows, best = table(found, machine.gpus, machine.gpu_memory * GIB, batch, peak * 1e12)
     return "\n".join(
         [
-            f"{core.spec.name} ({core.spec.dtype}) on {prepared.task.name}, --tune {tuning.label}, batches of {batch} x {tokens}"
-            f" tokens on each of {machine.gpus} x {machine.gpu} with {machine.gpu_memory:g} GiB",
+            f"{run.core.spec.name} ({run.core.spec.dtype}) on {run.prepared.task.name}, --tune {run.tuning.label}, batches of"
+            f" {batch} x {run.tokens} tokens on each of {machine.gpus} x {machine.gpu} with {machine.gpu_memory:g} GiB",
             rows,
             f"A step: {batch * found.flops / 1e12:,.2f} TFLOPs on each GPU, timed at {EFFICIENCY:.0%} of {peak} TFLOP/s and"
             f" {LINK / 1e9:g} GB/s between GPUs; GiB with {OVERHEAD / GIB:g} for the GPU's own use.",
