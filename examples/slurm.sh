@@ -21,7 +21,7 @@ if [ -f "$OUTPUT/run.json" ]; then RESUME=(--resume); fi
 export OUTPUT HEAD GPUS
 # SLURM_NODEID is known on each machine only, so it is read there.
 srun --kill-on-bad-exit=1 bash -c '
-    exec accelerate launch --config_file accelerate_configs/multi_node.yaml \
+    exec python -m fpt.launch --config_file accelerate_configs/multi_node.yaml \
         --num_machines "$SLURM_NNODES" --num_processes "$((SLURM_NNODES * GPUS))" --machine_rank "$SLURM_NODEID" \
         --main_process_ip "$HEAD" --main_process_port "${PORT:-29500}" \
         train.py --output_dir "$OUTPUT" "$@"

@@ -230,11 +230,12 @@ def _inner_steps(optimizer: Any) -> float:
 def _make_states(optimizer: Any) -> None:
     """DeepSpeed has no moments to fill before the first step; give each group of flat parameters its own."""
     inner = _inner(optimizer)
-    for group in inner.param_groups:
-        for flat in group["params"]:
-            if flat not in inner.state or "exp_avg" not in inner.state[flat]:
-                zeros = torch.zeros_like(flat, dtype=torch.float32)
-                inner.state[flat] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+    # ZeRO-3 keeps its flat parameters to itself and lends AdamW one at a time.
+    flat_groups = getattr(getattr(optimizer, "optimizer", None), "fp32_partitioned_groups_flat", None)
+    for flat in flat_groups or [flat for group in inner.param_groups for flat in group["params"]]:
+        if flat not in inner.state or "exp_avg" not in inner.state[flat]:
+            zeros = torch.zeros_like(flat, dtype=torch.float32)
+            inner.state[flat] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
     _link(optimizer)
 
 

@@ -376,7 +376,8 @@ class Loop:
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            # A signal may come twice, from the launcher and from the scheduler; the second must not undo the good end.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if self.stopped else before)
 
     def _must_stop(self) -> bool:
         """Whether a process was told to stop. Several processes agree now and then: each time costs a message."""
