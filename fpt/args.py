@@ -49,6 +49,11 @@ class ModelArguments:
     """Which frozen core, and what is tuned around it."""
 
     _argument_group_name = "model"
+    model: str = arg(
+        "fpt",
+        "What is trained: fpt (the frozen transformer) or a baseline: full, lstm, mat, morgan, ast, vit, cnn; with --help its own"
+        " arguments are listed too.",
+    )
     backbone: str = arg(
         "gpt2",
         "Core: a name (gpt2, gpt2-xl, smollm2, pythia-160m, bert, roberta, minilm, longformer, t5-small, vit, lstm, ...; an"
@@ -77,6 +82,8 @@ class ModelArguments:
     input_positions: str = arg(
         "auto", "For patches: learned (tuned position embeddings), none, or auto (learned where the core has none of its own)."
     )
+    # A baseline's own arguments, by name; see `fpt.baselines.Model.options`.
+    model_options: dict[str, Any] = field(default_factory=dict, init=False)
 
 
 @dataclass
@@ -133,7 +140,7 @@ def parse(description: str, *kinds: type) -> tuple[Any, ...]:
 
 
 def parse_training(description: str, *more: type) -> tuple[Any, ...]:
-    """Parse the command line of ``train.py``; a task that is named there adds its own arguments.
+    """Parse the command line of ``train.py``; a task or a baseline that is named there adds its own arguments.
 
     Args:
         more: dataclasses of further arguments.
@@ -142,23 +149,30 @@ def parse_training(description: str, *more: type) -> tuple[Any, ...]:
         `DataArguments`, `ModelArguments`, `TrainArguments`, and an instance of each of `more`.
 
     Raises:
-        FPTError: there is no such task.
+        FPTError: there is no such task or model.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--dataset", default=None if {"-h", "--help"} & set(sys.argv) else DataArguments.dataset)
-    dataset = finder.parse_known_args()[0].dataset
-    options = None
-    if dataset is not None:
-        # Imported late, so that --help answers at once.
+    finder.add_argument("--model", default=ModelArguments.model)
+    found = finder.parse_known_args()[0]
+    task_options = model_options = None
+    # Imported late, so that --help answers at once.
+    if found.dataset is not None:
         from fpt.tasks import TASKS
 
-        options = TASKS[dataset].options
-    kinds = (ModelArguments, TrainArguments, *more)
-    if options is None:
-        return parse(description, DataArguments, *kinds)
-    data, own, *others = parse(description, DataArguments, options, *kinds)
-    data.options = as_dict(own)
-    return data, *others
+        task_options = TASKS[found.dataset].options
+    if found.model != ModelArguments.model:
+        from fpt.baselines import MODELS
+
+        model_options = MODELS[found.model].options
+    own = [options for options in (task_options, model_options) if options is not None]
+    data, model, training, *others = parse(description, DataArguments, ModelArguments, TrainArguments, *more, *own)
+    more_found, own_found = others[: len(more)], others[len(more) :]
+    if task_options is not None:
+        data.options = as_dict(own_found[0])
+    if model_options is not None:
+        model.model_options = as_dict(own_found[-1])
+    return data, model, training, *more_found
 
 
 def changed(arguments: T, **changes: Any) -> T:

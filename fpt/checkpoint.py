@@ -26,6 +26,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt import __version__
 from fpt.backbones import DTYPES, Core, CoreSpec, build_empty, family_of, load_core
+from fpt.baselines import MODELS, Network
 from fpt.errors import FPTError
 from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
 from fpt.inputs import Input, input_from_dict
@@ -42,7 +43,7 @@ def save_checkpoint(
     tensors: dict[str, torch.Tensor],
     config: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase | None,
-    full_of: FPT | None = None,
+    full_of: Network | None = None,
 ) -> None:
     """Write a checkpoint in one step; an earlier one in `folder` stays until the new one is whole.
 
@@ -52,7 +53,7 @@ def save_checkpoint(
         tokenizer: of tasks on text.
         full_of: write this model's frozen tensors as well, so that it loads without its core.
     """
-    if full_of is not None:
+    if isinstance(full_of, FPT):
         tensors = {**full_of.state_dict(), **tensors}
         config = {**config, "core_config": _plain_config(full_of)}
     with new_folder(folder) as new:
@@ -62,7 +63,7 @@ def save_checkpoint(
         config = {
             "fpt_version": __version__,
             **config,
-            "full": full_of is not None,
+            "full": isinstance(full_of, FPT),
             "model_sha256": sha256_file(new / WEIGHTS),
             "tokenizer_sha256": sha256_file(new / TOKENIZER) if tokenizer is not None else None,
         }
@@ -111,7 +112,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def load_checkpoint(
     folder: Path, log: Callable[[str], None] = lambda line: None, backbone: str | None = None
-) -> tuple[FPT, PreTrainedTokenizerBase | None, dict]:
+) -> tuple[Network, PreTrainedTokenizerBase | None, dict]:
     """Load core and tuned tensors.
 
     Args:
@@ -125,7 +126,9 @@ def load_checkpoint(
     """
     config = read_config(folder)
     tensors = _read_tensors(folder / WEIGHTS)
-    if config["full"]:
+    if "network" in config:
+        model = _baseline(config, tensors, folder)
+    elif config["full"]:
         model = _full_model(config, tensors, folder)
     else:
         model, _ = _on_core(config, tensors, folder, log, backbone)
@@ -140,6 +143,8 @@ def trained_core(where: str, log: Callable[[str], None]) -> Core:
     """
     folder = find_checkpoint(where)
     config = read_config(folder)
+    if "network" in config:
+        raise FPTError(f"{where} is a run of --model {config['model']}, which has no core")
     tensors = _read_tensors(folder / WEIGHTS)
     if config["full"]:
         model = _full_model(config, tensors, folder)
@@ -165,6 +170,17 @@ def _on_core(
     return model, core
 
 
+def _baseline(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> Network:
+    inputs, output, _ = _ends(config, folder)
+    try:
+        about = config["network"]
+        model = MODELS[about["name"]].network(inputs, output, about["options"], about["shape"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FPTError(f"{folder / CONFIG}: its network can't be understood ({error}); copy the checkpoint again") from None
+    load_tuned(model, tensors, str(folder / WEIGHTS))
+    return model
+
+
 def _ends(config: dict[str, Any], folder: Path) -> tuple[Input, Output, Tuning]:
     try:
         tuning = Tuning(**config.get("tuning", {}))
@@ -175,7 +191,7 @@ def _ends(config: dict[str, Any], folder: Path) -> tuple[Input, Output, Tuning]:
         ) from None
 
 
-def load_tuned(model: FPT, tensors: dict[str, torch.Tensor], where: str) -> None:
+def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> None:
     """Copy tuned tensors into `model`.
 
     Raises:

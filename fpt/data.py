@@ -137,6 +137,8 @@ def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, An
         # Other releases of these may cut scaffolds or words, or decode, in another way.
         "libraries": {name: metadata.version(name) for name in ("datasets", *task.libraries)},
     }
+    if task.features is not None:
+        request["features"] = task.features
     if args.tokenizer is not None:
         trained = args.tokenizer in TRAINED
         request |= {
@@ -474,9 +476,9 @@ def _check_rejected(rejected: pd.DataFrame, total: int, args: DataArguments, sou
         )
 
 
-def _describe_input(
-    task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset
-) -> Tokens | Patches:
+def _describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset) -> Input:
+    if (own := task.input(args)) is not None:
+        return own
     if tokenizer is not None:
         return Tokens(len(tokenizer), tokenizer.pad_token_id)
     dim = task.dim(args)

@@ -19,12 +19,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, EvaluateArguments, data_arguments
+from fpt.baselines import MODELS, Network
 from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
 from fpt.data import Prepared, SortedBatchSampler, make_loader, prepare
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import write_json, write_text
 from fpt.inputs import Input, input_from_dict
-from fpt.model import FPT
 from fpt.outputs import Output, output_from_dict
 from fpt.parallel import gather, make_accelerator
 from fpt.results import table
@@ -118,7 +118,7 @@ def predict_file(
     column: str,
     task: Task,
     args: DataArguments,
-    model: FPT,
+    model: Network,
     tokenizer: PreTrainedTokenizerBase | None,
     config: dict[str, Any],
     batch_size: int,
@@ -152,6 +152,15 @@ def predict_file(
     return rows.assign(**cells)
 
 
+def prediction_table(prepared: Prepared, split: str, predictions: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Predictions of a split as a table: columns id and label, and those of the output."""
+    rows, output = prepared.splits[split], prepared.output
+    ids = list(rows["id"]) if isinstance(rows, Dataset) else list(range(len(rows)))
+    shown = [output.shown(label) for label in labels]
+    cells = pd.DataFrame([output.cells(p) for p in predictions], columns=output.columns())
+    return pd.concat([pd.DataFrame({"id": ids, "label": shown}), cells], axis=1)
+
+
 def write_csv(rows: pd.DataFrame, path: Path) -> None:
     """Write `rows` as CSV in one step."""
     text = io.StringIO()
@@ -163,9 +172,8 @@ def run(args: EvaluateArguments) -> None:
     """What ``evaluate.py`` does: score a split, or predict a file."""
     folder = find_checkpoint(args.checkpoint)
     config = read_config(folder)
-    task = TASKS[config["task"]]
     data = data_arguments(config["data"]["arguments"], data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
-    task, data = resolve(task, data)
+    task, data = resolve(TASKS[config["task"]], data, MODELS[config.get("model", "fpt")].view)
     rows = column = None
     if args.predict:
         if not args.output:

@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
 from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, draw, family_of
+from fpt.baselines.frozen import check_length, longest_sample, spec_of, tuning_of
 from fpt.data import LengthGroupedBatchSampler, Prepared, prepare
 from fpt.errors import FPTError, cli
 from fpt.inputs import Input, Tokens
 from fpt.model import FPT, build_model, with_positions
 from fpt.outputs import Output
 from fpt.tasks import TASKS
-from fpt.training import check_length, longest_sample, spec_of, tuning_of
 from fpt.tuning import Tuning
 
 # A tuned number: itself, its gradient, and AdamW's two moments, all in fp32.

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fpt.backbones import DTYPES, Core, Family
+from fpt.baselines import Network
 from fpt.errors import FPTError
 from fpt.inputs import Input, PatchEmbedding, Patches
 from fpt.outputs import Output
@@ -26,7 +27,7 @@ POSITION_SHARE = 0.5
 PATCH_SCALE = 4.0
 
 
-class FPT(nn.Module):
+class FPT(Network):
     """A new input and readout around a core.
 
     Args:
@@ -92,17 +93,15 @@ class FPT(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(device, self.core_dtype)
 
-    def tuned_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What the core alone can't give back, so a checkpoint holds it: tuned parameters, input layer and readout."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad or not name.startswith("core.")}
 
-    def count(self) -> tuple[int, int]:
-        """Number of tuned and of all parameters."""
-        return sum(p.numel() for p in self.tuned_parameters().values()), sum(p.numel() for p in self.parameters())
+    def role(self, name: str) -> str:
+        """As `Network.role`."""
+        if name == "input.positions" or self.family.parts(self.core).get(name.removeprefix("core.")) == "pos":
+            return "position"
+        return "input" if name.startswith("input.") else ""
 
 
 def build_model(core: Core, inputs: Input, output: Output, tuning: Tuning | None = None, dropout: float = 0.0) -> FPT:

@@ -62,6 +62,10 @@ class Output(ABC):
     def cells(self, prediction: np.ndarray) -> list[str]:
         """One prediction, a text for each of `columns`."""
 
+    @abstractmethod
+    def shown(self, label: Any) -> str:
+        """A label as `cells` would write it."""
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values that `output_from_dict` reads."""
         return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
@@ -118,6 +122,9 @@ class Classes(Output):
     def cells(self, prediction: np.ndarray) -> list[str]:
         return [self.label_names[int(prediction.argmax())], *(f"{p:.8f}" for p in prediction)]
 
+    def shown(self, label: Any) -> str:
+        return self.label_names[int(label)]
+
 
 @dataclass(frozen=True)
 class Value(Output):
@@ -158,6 +165,9 @@ class Value(Output):
     def cells(self, prediction: np.ndarray) -> list[str]:
         return [f"{prediction[0]:.8g}"]
 
+    def shown(self, label: Any) -> str:
+        return f"{label:.8g}"
+
 
 @dataclass(frozen=True)
 class Bits(Output):
@@ -191,6 +201,9 @@ class Bits(Output):
 
     def cells(self, prediction: np.ndarray) -> list[str]:
         return ["".join("1" if p > 0.5 else "0" for p in prediction)]
+
+    def shown(self, label: Any) -> str:
+        return "".join(str(int(bit)) for bit in label)
 
 
 OUTPUTS: dict[str, type[Output]] = {kind.kind: kind for kind in (Classes, Value, Bits)}

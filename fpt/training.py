@@ -26,13 +26,12 @@ from transformers import SchedulerType, get_scheduler
 
 from fpt import state
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
-from fpt.backbones import Core, CoreSpec, is_drawn, load_core
+from fpt.baselines import MODELS, Estimator, Network
 from fpt.checkpoint import load_tuned, save_checkpoint
 from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
-from fpt.evaluation import predict_split, write_csv
+from fpt.evaluation import predict_split, prediction_table, write_csv
 from fpt.files import recover_folder, slug, write_json
-from fpt.model import FPT, build_model, init_input, with_positions
 from fpt.parallel import (
     any_process,
     changing,
@@ -47,12 +46,12 @@ from fpt.parallel import (
 )
 from fpt.parallel import prepare as prepare_for
 from fpt.results import RESULTS_FILE, is_better, table, write_results
-from fpt.tasks import SPLITS, TASKS
-from fpt.tuning import Tuning, parse_parts, parse_widths
+from fpt.tasks import TASKS, resolve
 
 RUN_FILE = "run.json"
+PREDICTIONS = "predictions.csv"
 # Everything that a run writes; --overwrite deletes these and nothing else.
-OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, "rejected.csv", "split.csv")
+OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, "rejected.csv", "split.csv")
 # Steps after which several processes ask each other whether one was told to stop.
 AGREE_STEPS = 5
 # Arguments that may differ between a run and its continuation.
@@ -90,8 +89,10 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     """
     started = time.perf_counter()
     _check(args)
-    task = TASKS[data.dataset]
-    args = changed(args, output_dir=args.output_dir or str(Path("runs") / slug(task.name)))
+    kind = MODELS[model_args.model]
+    kind.check(model_args)
+    task, resolved = resolve(TASKS[data.dataset], data, kind.view)
+    args = changed(args, output_dir=args.output_dir or default_output(task.name, kind.name))
     output = Path(args.output_dir)
     arguments = {**as_dict(data), **as_dict(model_args), **as_dict(args)}
     accelerator = training_accelerator(args, output)
@@ -102,51 +103,59 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
 
     with accelerator.main_process_first():
         data_log = log if accelerator.is_main_process else (lambda line: None)
-        prepared = prepare(task, data, args.seed, data_log)
+        prepared = prepare(task, resolved, args.seed, data_log)
     describe_data(prepared, log)
-
     set_seed(args.seed)
-    tuning = tuning_of(model_args)
-    core = load_core(spec_of(model_args, args.seed), log, tuning.parts)
-    check_length(prepared, core)
-    prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
-    model = build_model(core, prepared.input, prepared.output, tuning, args.dropout)
-    how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
-    start = init_input(model, core, prepared.tokenizer, *how)
-    trainable, total = model.count()
-    log(
-        f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
-        f" {core.spec.sha256[:12]}…; input starts at {start}"
-    )
-    log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
-    core_spec = core.spec
-    del core
+    train = _fit if isinstance(kind, Estimator) else _train
+    results = train(kind, prepared, model_args, args, arguments, accelerator, output, started)
+    if results:
+        log(
+            f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.args.split} split, model of step"
+            f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n"
+            f"{results['tokens_per_second']:,.0f} tokens/s, {results['wall_seconds']:.0f} s in all; {output / RESULTS_FILE}"
+        )
+    return results
 
-    if accelerator.is_main_process and not args.resume:
-        _remove_outputs(output)
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / RUN_FILE, arguments)
-        write_csv(prepared.rejected, output / "rejected.csv")
-        if prepared.task.saves_split:
-            write_csv(split_table(prepared), output / "split.csv")
-    accelerator.wait_for_everyone()
+
+def default_output(task: str, model: str) -> str:
+    """Where a run goes when --output_dir is not given."""
+    return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
+
+
+def _train(
+    kind: Any,
+    prepared: Prepared,
+    model_args: ModelArguments,
+    args: TrainArguments,
+    arguments: dict[str, Any],
+    accelerator: Accelerator,
+    output: Path,
+    started: float,
+) -> dict[str, Any]:
+    """Train a network step by step; an empty result when it was told to stop."""
+    log = accelerator.print
+    made = kind.make(prepared, model_args, args, log)
+    model = made.network
+    trainable, total = model.count()
+    _start_outputs(accelerator, args, arguments, prepared, output)
     trackers = start_trackers(accelerator, args, arguments)
 
     # A checkpoint is published: no folder of this machine goes into it.
     portable = {k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
-    portable["dataset"] = task.name
+    portable["dataset"] = prepared.task.name
     config = {
-        "task": task.name,
+        "task": prepared.task.name,
+        "model": kind.name,
         "input": prepared.input.to_dict(),
         "output": prepared.output.to_dict(),
-        "core": core_spec.to_dict(),
-        "tuning": tuning.to_dict(),
+        "core": made.core,
+        **made.config,
         "tokenizer": prepared.args.tokenizer,
         "trainable_parameters": trainable,
         "total_parameters": total,
         "mixed_precision": precision(accelerator),
         "eval_batch_size": args.eval_batch_size,
-        "data": {"source": task.source, "licence": task.licence, "arguments": portable, **prepared.manifest},
+        "data": {"source": prepared.task.source, "licence": prepared.task.licence, "arguments": portable, **prepared.manifest},
         "training": {k: arguments[k] for k in ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler")},
     }
     loop = Loop(accelerator, args, prepared, model, config, output, log)
@@ -157,34 +166,23 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         return {}
 
     loop.load_best()
-    metrics = {"valid": progress.best_metrics, "test": loop.score("test")}
+    predictions, labels = loop.predict("test")
+    metrics = {"valid": progress.best_metrics, "test": prepared.output.metrics(labels, predictions)}
     results = {
-        "task": task.name,
-        "metrics": metrics,
-        "primary_metric": prepared.primary_metric,
+        **_about(kind, prepared, metrics, args, arguments),
         "best_step": progress.best_step,
         "steps": progress.step,
         "stopped_early": progress.step < args.max_steps,
-        "seed": args.seed,
-        "split": {
-            "method": prepared.args.split,
-            "seed": prepared.manifest["request"]["split_seed"],
-            "rows": prepared.manifest["rows"],
-        },
-        "core": core_spec.to_dict(),
-        "tuning": tuning.to_dict(),
-        "input_start": start,
+        "core": made.core,
+        **made.results,
         "trainable_parameters": trainable,
         "total_parameters": total,
         "wall_seconds": round(progress.wall_seconds + time.perf_counter() - started, 2),
         "train_seconds": round(progress.train_seconds, 2),
         "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
         "padding": loop.padding,
-        "data": prepared.manifest,
         "device": {"type": accelerator.device.type, "strategy": strategy(accelerator), "threads": torch.get_num_threads()},
         "mixed_precision": precision(accelerator),
-        "versions": {"torch": torch.__version__},
-        "arguments": arguments,
         "history": progress.history,
     }
     best = {**config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
@@ -192,16 +190,89 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     if accelerator.is_main_process:
         if args.save_full:
             save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=model)
-        write_results(output, results)
+        _write(output, prepared, results, predictions, labels)
     if trackers:
         accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
     accelerator.end_training()
-    log(
-        f"\n{task.name}: core {core_spec.name}, seed {args.seed}, {prepared.args.split} split, model of step {progress.best_step}"
-        f" of {progress.step}\n{table(metrics)}\n{results['tokens_per_second']:,.0f} tokens/s,"
-        f" {results['wall_seconds']:.0f} s in all; {output / RESULTS_FILE}"
-    )
     return results
+
+
+def _fit(
+    kind: Estimator,
+    prepared: Prepared,
+    model_args: ModelArguments,
+    args: TrainArguments,
+    arguments: dict[str, Any],
+    accelerator: Accelerator,
+    output: Path,
+    started: float,
+) -> dict[str, Any]:
+    """Fit an estimator, in one process."""
+    if accelerator.num_processes > 1:
+        raise FPTError(f"--model {kind.name} is fitted by one process; start it without a launcher of several")
+    if args.save_full or args.resume:
+        raise FPTError(f"--model {kind.name} is fitted at once; it has no --resume and no --save_full")
+    _start_outputs(accelerator, args, arguments, prepared, output)
+    begun = time.perf_counter()
+    fitted = kind.fit(prepared, kind.check(model_args), args.seed, accelerator.print)
+    labels = {split: np.asarray(prepared.splits[split]["label"]) for split in fitted.predictions}
+    metrics = {s: prepared.output.metrics(labels[s], p) for s, p in fitted.predictions.items()}
+    results = {
+        **_about(kind, prepared, metrics, args, arguments),
+        "best_step": 0,
+        "steps": 0,
+        "stopped_early": False,
+        "core": kind.core(args.seed),
+        "chosen": fitted.chosen,
+        "wall_seconds": round(time.perf_counter() - started, 2),
+        "train_seconds": round(time.perf_counter() - begun, 2),
+        "tokens_per_second": 0.0,
+        "device": {"type": "cpu", "strategy": "one process", "threads": torch.get_num_threads()},
+        "history": fitted.history,
+    }
+    _write(output, prepared, results, fitted.predictions["test"], labels["test"])
+    return results
+
+
+def _about(
+    kind: Any, prepared: Prepared, metrics: dict[str, Any], args: TrainArguments, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """What every result says first."""
+    return {
+        "task": prepared.task.name,
+        "model": kind.name,
+        "metrics": metrics,
+        "primary_metric": prepared.primary_metric,
+        "seed": args.seed,
+        "split": {
+            "method": prepared.args.split,
+            "seed": prepared.manifest["request"]["split_seed"],
+            "rows": prepared.manifest["rows"],
+        },
+        "data": prepared.manifest,
+        "versions": {"torch": torch.__version__},
+        "arguments": arguments,
+    }
+
+
+def _start_outputs(
+    accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], prepared: Prepared, output: Path
+) -> None:
+    """Collective: make the folder of the run."""
+    if accelerator.is_main_process and not args.resume:
+        _remove_outputs(output)
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / RUN_FILE, arguments)
+        write_csv(prepared.rejected, output / "rejected.csv")
+        if prepared.task.saves_split:
+            write_csv(split_table(prepared), output / "split.csv")
+    accelerator.wait_for_everyone()
+
+
+def _write(output: Path, prepared: Prepared, results: dict[str, Any], predictions: np.ndarray, labels: np.ndarray) -> None:
+    """Predictions of the test split, then the results: where these are, all is there."""
+    write_csv(prediction_table(prepared, "test", predictions, labels), output / PREDICTIONS)
+    write_results(output, results)
 
 
 class Loop:
@@ -212,7 +283,7 @@ class Loop:
         accelerator: Accelerator,
         args: TrainArguments,
         prepared: Prepared,
-        model: FPT,
+        model: Network,
         config: dict[str, Any],
         output: Path,
         log: Callable[[str], None],
@@ -315,9 +386,13 @@ class Loop:
         progress.wall_seconds = earlier
         return progress
 
+    def predict(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions of the model as it is now on `split`, and the labels."""
+        return predict_split(self.model, self.prepared, split, self.args.eval_batch_size, self.accelerator)
+
     def score(self, split: str) -> dict[str, float | None]:
         """Metrics of the model as it is now on `split`."""
-        predictions, labels = predict_split(self.model, self.prepared, split, self.args.eval_batch_size, self.accelerator)
+        predictions, labels = self.predict(split)
         return self.prepared.output.metrics(labels, predictions)
 
     def load_best(self) -> None:
@@ -444,59 +519,14 @@ class Loop:
             torch.cuda.set_rng_state(tensors[f"{mine}cuda"])
 
 
-def tuning_of(args: ModelArguments) -> Tuning:
-    """What the arguments say is tuned.
-
-    Raises:
-        FPTError: they can't be understood.
-    """
-    if args.lora_rank < 1:
-        raise FPTError(f"--lora_rank {args.lora_rank} must be at least 1")
-    return Tuning(
-        parse_parts(args.tune),
-        args.lora_rank,
-        args.lora_alpha,
-        parse_widths(args.input_layers, "--input_layers"),
-        parse_widths(args.readout_layers, "--readout_layers"),
-    )
-
-
-def spec_of(args: ModelArguments, seed: int) -> CoreSpec:
-    """The core that the arguments name; a random one is drawn from `seed` unless they have another."""
-    seed = args.backbone_seed if args.backbone_seed is not None else seed
-    drawn = seed if is_drawn(args.backbone) else None
-    return CoreSpec(args.backbone, args.backbone_revision, drawn, args.num_layers, args.core_dtype)
-
-
-def longest_sample(prepared: Prepared) -> int:
-    """Tokens of the longest sample of all splits."""
-    return max(int(prepared.samples(split).lengths.max()) for split in SPLITS)
-
-
-def check_length(prepared: Prepared, core: Core) -> None:
-    """Refuse samples that are longer than the core's positions.
-
-    Raises:
-        FPTError: as said.
-    """
-    limit, longest = core.family.max_tokens(core.model.config), longest_sample(prepared)
-    if limit is not None and longest > limit:
-        mend = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
-        raise FPTError(
-            f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {core.spec.name!r} takes at most {limit:,};"
-            f" {mend}, or use a core without such a limit"
-        )
-
-
-def parameter_groups(model: FPT, args: TrainArguments) -> list[dict[str, Any]]:
+def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any]]:
     """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
-    parts = model.family.parts(model.core)
     matrices, plain, embedding = [], [], []
     for name, parameter in model.tuned_parameters().items():
-        position = name == "input.positions" or parts.get(name.removeprefix("core.")) == "pos"
-        if parameter.ndim < 2 or position:
+        role = model.role(name)
+        if parameter.ndim < 2 or role == "position":
             plain.append(parameter)
-        elif name.startswith("input."):
+        elif role == "input":
             embedding.append(parameter)
         else:
             matrices.append(parameter)
@@ -545,7 +575,9 @@ def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: di
         return False
     logs = Path(args.output_dir) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    config = {k: v for k, v in {**arguments, **arguments["options"]}.items() if v is not None and k != "options"}
+    nested = ("options", "model_options")
+    every = {**arguments, **{k: v for name in nested for k, v in arguments[name].items()}}
+    config = {k: v for k, v in every.items() if v is not None and k not in nested}
     name = Path(args.output_dir).name
     accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
     return True

@@ -64,8 +64,8 @@ def test_the_model_is_picked_on_validation_and_test_is_scored_once(settings, tmp
     from fpt.training import Loop
 
     asked: list[str] = []
-    score = Loop.score
-    monkeypatch.setattr(Loop, "score", lambda self, split: asked.append(split) or score(self, split))
+    predict = Loop.predict
+    monkeypatch.setattr(Loop, "predict", lambda self, split: asked.append(split) or predict(self, split))
     results = run(*settings())
     assert asked == ["valid"] * 3 + ["test"]
     best = max(results["history"], key=lambda h: h["valid"]["auprc"])

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
 from fpt.errors import FPTError
+from fpt.inputs import Input
 from fpt.outputs import Output
 from fpt.registry import Registry
 
@@ -88,11 +89,13 @@ class Task(ABC):
         slow: whether a row takes long enough to encode that several processes pay.
         libraries: packages whose release may change the Arrow files.
         code_version: raised whenever the same raw data would give other Arrow files.
+        features: of a `view` of a task, what it makes of a row.
     """
 
     name: str
     source: str
     licence: str
+    features: str | None = None
     primary_metric: str | None = None
     splits: tuple[str, ...] = ("official",)
     tokenizer: str | None = None
@@ -143,6 +146,10 @@ class Task(ABC):
     def dim(self, args: DataArguments) -> int:
         """Numbers in a token, for patches."""
         raise NotImplementedError
+
+    def input(self, args: DataArguments) -> Input | None:
+        """What goes into the model, where it is neither token ids nor patches."""
+        return None
 
 
 class GeneratedTask(ABC):
@@ -198,8 +205,13 @@ class TaskRegistry(Registry["Task | GeneratedTask"]):
 TASKS = TaskRegistry("dataset", "fpt.tasks")
 
 
-def resolve(task: Task | GeneratedTask, args: DataArguments) -> tuple[Any, DataArguments]:
+def resolve(
+    task: Task | GeneratedTask, args: DataArguments, view: Callable[[Any], Any] = lambda task: task
+) -> tuple[Any, DataArguments]:
     """The task as its options want it, and `args` with the task's own defaults where nothing was given.
+
+    Args:
+        view: makes the task that gives a model the features it reads; see `fpt.baselines.Model.view`.
 
     Raises:
         FPTError: something was given that the task does not have.
@@ -209,7 +221,7 @@ def resolve(task: Task | GeneratedTask, args: DataArguments) -> tuple[Any, DataA
         own = ", ".join(f"--{name}" for name in known) or "none"
         raise FPTError(f"{task.name} has no argument {', '.join(f'--{u}' for u in unknown)}; its own are {own}")
     options = asdict(task.options(**args.options)) if task.options else {}
-    task = task.configured(options)
+    task = view(task.configured(options))
     split = args.split or task.splits[0]
     if split not in task.splits:
         raise FPTError(f"unknown --split {split!r} for {task.name}; known: {', '.join(sorted(task.splits))}")

@@ -1,0 +1,169 @@
+"""What ``--model`` names: the frozen transformer itself, and the baselines that it is held against.
+
+A new baseline is one new file here that registers an instance of `NetworkModel` (trained by the same loop as everything else) or
+of `Estimator` (fitted at once, as scikit-learn does) in `MODELS`. Same splits, same metrics, same ``results.json``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from fpt.args import ModelArguments, TrainArguments
+from fpt.errors import FPTError
+from fpt.registry import Registry
+from fpt.tasks import GeneratedTask, Task
+
+if TYPE_CHECKING:
+    from fpt.data import Prepared
+    from fpt.inputs import Input
+    from fpt.outputs import Output
+
+Log = Callable[[str], None]
+
+
+class Network(nn.Module):
+    """What the training loop trains: a module that gives logits of ``(inputs, attention_mask)``, see `fpt.data.collate`.
+
+    Unless a class says otherwise, all of it is tuned and a checkpoint holds all of it.
+    """
+
+    def tuned_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """What a checkpoint holds, by name."""
+        return dict(self.named_parameters())
+
+    def count(self) -> tuple[int, int]:
+        """Number of tuned and of all parameters."""
+        return sum(p.numel() for p in self.tuned_parameters().values()), sum(p.numel() for p in self.parameters())
+
+    def role(self, name: str) -> str:
+        """How the optimizer treats a parameter: "input" (its own rate), "position" (no weight decay) or ""."""
+        return ""
+
+
+@dataclass
+class Made:
+    """A network that is ready to be trained, and what results and checkpoints say of it.
+
+    Attributes:
+        core: JSON values of a `fpt.backbones.CoreSpec`; of a baseline its name and seed.
+        config: what its checkpoint needs besides, to be built again.
+        results: what its results say besides.
+        label: what is tuned, in a word.
+    """
+
+    network: Network
+    core: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    label: str = "all"
+
+
+class Model(ABC):
+    """One entry of ``--model``.
+
+    Attributes:
+        name: what ``--model`` takes.
+        source: paper or package.
+        options: a dataclass of its own arguments (with `fpt.args.arg`), or None.
+    """
+
+    name: str
+    source: str
+    options: type | None = None
+
+    def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
+        """The task with the features that the model reads.
+
+        Raises:
+            FPTError: the model can't read it.
+        """
+        return task
+
+    def check(self, args: ModelArguments) -> dict[str, Any]:
+        """The model's own options with their defaults.
+
+        Raises:
+            FPTError: something was given that it does not have.
+        """
+        allowed = {"model", "model_options"}
+        given = [f.name for f in fields(args) if f.name not in allowed and getattr(args, f.name) != f.default]
+        if given:
+            raise FPTError(f"--{given[0]} is for a frozen core; --model {self.name} has none")
+        return self.own_options(args)
+
+    def own_options(self, args: ModelArguments) -> dict[str, Any]:
+        """As `check`, of the model's own options alone."""
+        known = [f.name for f in fields(self.options)] if self.options else []
+        if unknown := [name for name in args.model_options if name not in known]:
+            raise FPTError(f"--model {self.name} has no argument --{unknown[0]}; its own are {', '.join(known) or 'none'}")
+        return asdict(self.options(**args.model_options)) if self.options else {}
+
+    def core(self, seed: int) -> dict[str, Any]:
+        """What stands where results name the core."""
+        none = dict.fromkeys(("revision", "num_layers", "sha256", "hub_id"))
+        return {"name": self.name, "seed": seed, "dtype": "fp32", **none}
+
+
+class NetworkModel(Model):
+    """A network that the training loop trains as a whole."""
+
+    @abstractmethod
+    def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:
+        """The network, initialised at random.
+
+        Args:
+            shape: what `shape` gave.
+        """
+
+    def shape(self, prepared: Prepared) -> dict[str, Any]:
+        """What the network must know of the data besides inputs and output; JSON values.
+
+        Raises:
+            FPTError: the model can't read such data.
+        """
+        return {}
+
+    def make(self, prepared: Prepared, model_args: ModelArguments, args: TrainArguments, log: Log) -> Made:
+        """Build it for a task."""
+        options, shape = self.check(model_args), self.shape(prepared)
+        network = self.network(prepared.input, prepared.output, {**options, "dropout": args.dropout}, shape)
+        tuned, _ = network.count()
+        log(f"model: {self.name} ({self.source}), {tuned:,} parameters")
+        about = {"name": self.name, "options": {**options, "dropout": args.dropout}, "shape": shape}
+        return Made(network, self.core(args.seed), {"network": about})
+
+
+@dataclass
+class Fitted:
+    """What an `Estimator` found.
+
+    Attributes:
+        predictions: for each of valid and test (samples, columns), as `Output.metrics` takes them.
+        chosen: the settings that were best on the validation split, JSON values.
+        history: of each setting that was tried, JSON values.
+    """
+
+    predictions: dict[str, np.ndarray]
+    chosen: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+class Estimator(Model):
+    """A model that is fitted at once, without steps."""
+
+    @abstractmethod
+    def fit(self, prepared: Prepared, options: Mapping[str, Any], seed: int, log: Log) -> Fitted:
+        """Fit on train, choose settings on valid."""
+
+
+MODELS: Registry[Model] = Registry("model", "fpt.baselines")

@@ -1,0 +1,97 @@
+"""Audio Spectrogram Transformer (arXiv 2104.01778) of transformers, on the log-mel spectrogram of any task on sound.
+
+From scratch in the shape that is asked for (DeiT tiny by default: a few thousand clips are little), or from a checkpoint
+(``--ast_checkpoint MIT/ast-finetuned-audioset-10-10-0.4593 --num_mels 128``), whose readout is new. Its own features are Kaldi's
+filter banks; ours are log-mel frames, standardised by band, so a checkpoint adapts to these first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fpt.args import arg
+from fpt.baselines import MODELS, Network, NetworkModel
+from fpt.data import Prepared
+from fpt.errors import FPTError
+from fpt.inputs import Input
+from fpt.outputs import Output
+from fpt.tasks.audio import AudioTask
+
+
+@dataclass
+class AstOptions:
+    """Shape of the network."""
+
+    _argument_group_name = "ast"
+    ast_checkpoint: str | None = arg(None, "Hub id or folder of a trained AST to start from; from scratch when not given.")
+    ast_width: int = arg(192, "Width of the states, from scratch.")
+    ast_layers: int = arg(12, "Blocks, from scratch.")
+    ast_heads: int = arg(3, "Attention heads, from scratch.")
+
+
+class AstNetwork(Network):
+    """AST on tokens of whole frames."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.frames, self.bands = model.config.max_length, model.config.num_mel_bins
+
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, size) of tokens (batch, tokens, frames * bands)."""
+        frames = inputs.flatten(1).unflatten(1, (-1, self.bands))
+        frames = F.pad(frames[:, : self.frames], (0, 0, 0, max(0, self.frames - frames.shape[1])))
+        return self.model(frames).logits.float()
+
+
+class Ast(NetworkModel):
+    """AST, trained as a whole."""
+
+    name = "ast"
+    source = "arXiv 2104.01778"
+    options = AstOptions
+
+    def shape(self, prepared: Prepared) -> dict[str, Any]:
+        """Frames of a clip and bands of a frame; of a checkpoint, its whole configuration."""
+        task, options = prepared.task, prepared.args.options
+        if not isinstance(task, AudioTask) or options["features"] != "mel":
+            raise FPTError(f"--model ast reads log-mel spectrograms; {task.name} has none (of sound: --features mel)")
+        tokens = int(prepared.samples("train").lengths.max())
+        return {"frames": tokens * options["frames_per_token"], "bands": options["num_mels"]}
+
+    def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> AstNetwork:
+        """The network for a task."""
+        # Imported late: not every run needs it.
+        from transformers import ASTConfig, ASTForAudioClassification
+
+        config = ASTConfig(
+            hidden_size=options["ast_width"],
+            num_hidden_layers=options["ast_layers"],
+            num_attention_heads=options["ast_heads"],
+            intermediate_size=4 * options["ast_width"],
+            hidden_dropout_prob=options["dropout"],
+            max_length=shape["frames"],
+            num_mel_bins=shape["bands"],
+            num_labels=output.size,
+        )
+        checkpoint = options["ast_checkpoint"]
+        try:
+            trained = {"num_labels": output.size, "ignore_mismatched_sizes": True}
+            model = ASTForAudioClassification.from_pretrained(checkpoint, **trained) if checkpoint else None
+        except (OSError, ValueError) as error:
+            raise FPTError(f"--ast_checkpoint {checkpoint}: {str(error).splitlines()[0]}") from None
+        network = AstNetwork(model or ASTForAudioClassification(config))
+        if network.bands != shape["bands"]:
+            raise FPTError(
+                f"--ast_checkpoint reads {network.bands} bands, the data has {shape['bands']}: --num_mels {network.bands}"
+            )
+        return network
+
+
+MODELS.register("ast")(Ast())

@@ -1,0 +1,107 @@
+"""The frozen transformer itself, and its two relatives of the paper that are trained as a whole.
+
+``fpt``: arXiv 2103.05247, section 2.1. ``full``: the same network, every weight tuned (section 3.3 has it for the full
+transformer). ``lstm``: the paper's recurrent network, every weight tuned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fpt.args import ModelArguments, TrainArguments, changed
+from fpt.backbones import Core, CoreSpec, is_drawn, load_core
+from fpt.baselines import MODELS, Log, Made, Model
+from fpt.data import Prepared
+from fpt.errors import FPTError
+from fpt.model import build_model, init_input, with_positions
+from fpt.tasks import SPLITS
+from fpt.tuning import Tuning, parse_parts, parse_widths
+
+
+class Frozen(Model):
+    """A core, and what is tuned around it.
+
+    Args:
+        fixed: arguments of the model that this name stands for.
+    """
+
+    source = "arXiv 2103.05247"
+
+    def __init__(self, name: str, **fixed: Any) -> None:
+        self.name, self.fixed = name, fixed
+
+    def check(self, args: ModelArguments) -> dict[str, Any]:
+        """All arguments are its own, but those that its name stands for."""
+        for name, value in self.fixed.items():
+            if getattr(args, name) not in (value, getattr(ModelArguments(), name)):
+                raise FPTError(f"--model {self.name} stands for --{name} {value}; leave --{name} {getattr(args, name)} out")
+        return self.own_options(args)
+
+    def make(self, prepared: Prepared, model_args: ModelArguments, args: TrainArguments, log: Log) -> Made:
+        """Load the core, and build what is tuned around it."""
+        self.check(model_args)
+        model_args = changed(model_args, **self.fixed)
+        tuning = tuning_of(model_args)
+        core = load_core(spec_of(model_args, args.seed), log, tuning.parts)
+        check_length(prepared, core)
+        prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
+        model = build_model(core, prepared.input, prepared.output, tuning, args.dropout)
+        how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
+        start = init_input(model, core, prepared.tokenizer, *how)
+        trainable, total = model.count()
+        log(
+            f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
+            f" {core.spec.sha256[:12]}…; input starts at {start}"
+        )
+        log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
+        described = {"tuning": tuning.to_dict()}
+        return Made(model, core.spec.to_dict(), described, {**described, "input_start": start}, tuning.label)
+
+
+def tuning_of(args: ModelArguments) -> Tuning:
+    """What the arguments say is tuned.
+
+    Raises:
+        FPTError: they can't be understood.
+    """
+    if args.lora_rank < 1:
+        raise FPTError(f"--lora_rank {args.lora_rank} must be at least 1")
+    return Tuning(
+        parse_parts(args.tune),
+        args.lora_rank,
+        args.lora_alpha,
+        parse_widths(args.input_layers, "--input_layers"),
+        parse_widths(args.readout_layers, "--readout_layers"),
+    )
+
+
+def spec_of(args: ModelArguments, seed: int) -> CoreSpec:
+    """The core that the arguments name; a random one is drawn from `seed` unless they have another."""
+    seed = args.backbone_seed if args.backbone_seed is not None else seed
+    drawn = seed if is_drawn(args.backbone) else None
+    return CoreSpec(args.backbone, args.backbone_revision, drawn, args.num_layers, args.core_dtype)
+
+
+def longest_sample(prepared: Prepared) -> int:
+    """Tokens of the longest sample of all splits."""
+    return max(int(prepared.samples(split).lengths.max()) for split in SPLITS)
+
+
+def check_length(prepared: Prepared, core: Core) -> None:
+    """Refuse samples that are longer than the core's positions.
+
+    Raises:
+        FPTError: as said.
+    """
+    limit, longest = core.family.max_tokens(core.model.config), longest_sample(prepared)
+    if limit is not None and longest > limit:
+        mend = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
+        raise FPTError(
+            f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {core.spec.name!r} takes at most {limit:,};"
+            f" {mend}, or use a core without such a limit"
+        )
+
+
+MODELS.register("fpt")(Frozen("fpt"))
+MODELS.register("full")(Frozen("full", tune="full"))
+MODELS.register("lstm")(Frozen("lstm", tune="full", backbone="lstm"))
