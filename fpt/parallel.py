@@ -69,7 +69,7 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
 
 def training_accelerator(args: TrainArguments, output: Path) -> Accelerator:
     """The accelerator of a training run, with its tracker."""
-    if args.report_to == "wandb" and "WANDB_MODE" not in os.environ and not _logged_in_to_wandb():
+    if args.report_to == "wandb" and "WANDB_MODE" not in os.environ and not logged_in_to_wandb():
         os.environ["WANDB_MODE"] = "offline"
     return make_accelerator(
         args.mixed_precision,
@@ -247,7 +247,7 @@ def _link(optimizer: Any) -> None:
         zero._lazy_init_hp_params_optimizer_state()
 
 
-def _logged_in_to_wandb() -> bool:
+def logged_in_to_wandb() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
