@@ -1,0 +1,351 @@
+"""Tables of runs, and the page about them."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import molecules, write_tdc
+from rdkit import Chem
+
+from fpt import experiment, report
+from fpt.attention import features, look
+from fpt.checkpoint import find_checkpoint, load_checkpoint
+from fpt.data import prepare
+from fpt.errors import FPTError
+from fpt.experiment import ExperimentArguments, cells_of, finished, parse_sweep, read_experiment
+from fpt.report import _is_atom, build, find_runs, findings, read_rows
+from fpt.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+
+
+def said(core: Path, **changes) -> dict:
+    """An experiment of two rows that takes seconds."""
+    return {
+        "title": "Halogens",
+        "metrics": ["auprc", "accuracy"],
+        "arguments": {"dataset": "cyp3a4", "split_seed": 1},
+        "budgets": {"small": {"max_steps": 8, "eval_steps": 4, "learning_rate": 0.01}},
+        "rows": [
+            {"name": "FPT", "arguments": {"backbone": str(core)}, "published": {"accuracy": 0.7}, "source": "a paper"},
+            {"name": "ECFP4", "arguments": {"model": "morgan", "estimator": "linear"}},
+        ],
+        **changes,
+    }
+
+
+def write(path: Path, values: dict) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def arguments(file: Path, folder: Path, **changes) -> ExperimentArguments:
+    return ExperimentArguments(**{"file": str(file), "seeds": 2, "output_dir": str(folder / "out"), **changes})
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Path:
+    """The folder of an experiment that has been run."""
+    folder = tmp_path_factory.mktemp("experiment")
+    write_tdc(folder / "raw", molecules())
+    file = write(folder / "halogens.yaml", said(llama_dir))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FPT_HOME", str(folder / "home"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        assert experiment.run(arguments(file, folder, data_dir=str(folder / "raw"), jobs=2)) == 0
+    return folder
+
+
+def test_a_table_has_a_run_for_each_row_and_seed(table: Path) -> None:
+    out = table / "out" / "halogens" / "small"
+    about = json.loads((out / "experiment.json").read_text())
+    assert [row["name"] for row in about["rows"]] == ["FPT", "ECFP4"]
+    scores = [json.loads((out / "FPT" / f"seed-{s}" / "results.json").read_text())["metrics"]["test"]["auprc"] for s in (1, 2)]
+    told = about["rows"][0]["metrics"]["test"]["auprc"]
+    assert told == pytest.approx({"mean": np.mean(scores), "std": np.std(scores, ddof=1), "n": 2})
+    text = (out / "table.md").read_text()
+    assert f"| FPT | {about['rows'][0]['core'][0]} | 2 | 8 | {np.mean(scores):.4f} ± " in text
+    assert "0.7000" in text
+    assert "Published values: a paper." in text
+    assert "train.py --dataset cyp3a4" in text
+
+
+def test_what_is_finished_is_not_run_again(table: Path, llama_dir: Path, monkeypatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    file = table / "halogens.yaml"
+    assert experiment.run(arguments(file, table, data_dir=str(table / "raw"))) == 0
+
+
+def test_a_run_of_other_arguments_is_not_taken(table: Path, llama_dir: Path, tmp_path: Path) -> None:
+    values = said(llama_dir)
+    values["budgets"]["small"]["learning_rate"] = 0.02
+    (tmp_path / "other").mkdir()
+    changed = read_experiment(write(tmp_path / "other" / "halogens.yaml", values), "small")
+    cell = cells_of(changed, table / "out" / "halogens" / "small", 1)[0]
+    with pytest.raises(FPTError, match=r"is a run with --learning_rate 0\.01, the experiment now says 0\.02"):
+        finished(cell)
+
+
+def test_a_cell_that_fails_leaves_the_others(tmp_path: Path, llama_dir: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_tdc(tmp_path / "raw", molecules())
+    values = said(llama_dir)
+    values["rows"][0]["arguments"]["backbone"] = str(tmp_path / "nowhere")
+    failed = experiment.run(arguments(write(tmp_path / "e.yaml", values), tmp_path, data_dir=str(tmp_path / "raw"), seeds=1))
+    assert failed == 1
+    said_ = capsys.readouterr().out
+    assert re.search(r"FPT, seed 1: status 2, no results: error: backbone '.*nowhere'", said_)
+    assert "ECFP4, seed 1: test auprc" in said_
+
+
+def test_a_stopped_table_goes_on(tmp_path: Path, llama_dir: Path, monkeypatch) -> None:
+    write_tdc(tmp_path / "raw", molecules())
+    values = said(llama_dir, rows=said(llama_dir)["rows"][:1])
+    values["budgets"]["small"] |= {"max_steps": 3000, "eval_steps": 50}
+    file = write(tmp_path / "e.yaml", values)
+    command = [sys.executable, "-m", "fpt.experiment", str(file), "--seeds", "1", "--output_dir", str(tmp_path / "out")]
+    command += ["--data_dir", str(tmp_path / "raw")]
+    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / "out" / "e" / "small" / "FPT" / "seed-1"
+    while not (folder / "checkpoint").exists():
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert list((folder / "state").glob("step-*"))
+    assert not (folder / "results.json").exists()
+    log = folder.with_suffix(".log").read_text()
+    assert "stopped by a signal after step" in log
+    cell = cells_of(read_experiment(file, "small"), tmp_path / "out" / "e" / "small", 1)[0]
+    commands = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **k: commands.append(command) or pytest.skip.Exception)
+    with pytest.raises(AttributeError):
+        experiment.Runner(["x"], lambda line: None).run([cell], 1)
+    assert "--resume" in commands[0]
+
+
+def test_a_sweep_takes_the_best_on_validation(tmp_path: Path, llama_dir: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    write_tdc(tmp_path / "raw", molecules())
+    values = said(llama_dir, rows=said(llama_dir)["rows"][:1])
+    values["budgets"]["small"] = {"max_steps": 40, "eval_steps": 20, "per_device_batch_size": 32}
+    file = write(tmp_path / "e.yaml", values)
+    sweep = "learning_rate=1e-9,0.02"
+    assert experiment.run(arguments(file, tmp_path, data_dir=str(tmp_path / "raw"), seeds=1, sweep=sweep, jobs=2)) == 0
+    out = tmp_path / "out" / "e" / "small" / "FPT"
+    trials = {p.parent.name: json.loads(p.read_text()) for p in (out / "sweep-learning_rate").glob("*/results.json")}
+    assert set(trials) == {"1e-9", "0.02"}
+    best = max(trials, key=lambda name: trials[name]["metrics"]["valid"]["auprc"])
+    assert json.loads((out / "seed-1" / "results.json").read_text())["arguments"]["learning_rate"] == float(best)
+    assert f"FPT: --learning_rate {best} is best on validation" in capsys.readouterr().out
+    assert [run.parent.name for run in find_runs([str(out)])] == ["FPT"]
+
+
+def test_a_sweep_with_a_server_is_a_wandb_sweep(tmp_path: Path, llama_dir: Path, monkeypatch) -> None:
+    import wandb
+
+    asked: dict = {}
+    values = ["0.1", "0.3"]
+
+    class Run:
+        def __init__(self, value: str) -> None:
+            self.config, self.logged = {"learning_rate": value}, {}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error) -> None:
+            asked.setdefault("logged", []).append(self.logged)
+
+        def log(self, values: dict) -> None:
+            self.logged |= values
+
+    def agent(sweep: str, trial, count: int, project: str) -> None:
+        for value in values:
+            monkeypatch.setattr(wandb, "init", lambda value=value: Run(value))
+            trial()
+
+    def ran(self, cells, jobs):
+        for cell in cells:
+            cell.folder.mkdir(parents=True)
+            score = 1 - float(cell.arguments["learning_rate"])
+            results = {"primary_metric": "auprc", "metrics": {"valid": {"auprc": score}}, "arguments": {"options": {}}}
+            (cell.folder / "results.json").write_text(json.dumps(results))
+        return []
+
+    monkeypatch.setattr(experiment, "logged_in", lambda: True)
+    monkeypatch.setattr(wandb, "sweep", lambda config, project: asked.update(config=config) or "id")
+    monkeypatch.setattr(wandb, "agent", agent)
+    monkeypatch.setattr(experiment.Runner, "run", ran)
+    row = read_experiment(write(tmp_path / "e.yaml", said(llama_dir)), "small").rows[0]
+    cells = [experiment.Cell(row, 1, tmp_path / value, {"learning_rate": value}) for value in values]
+    assert experiment.best_value(experiment.Runner([]), row, cells, "learning_rate", 1) == "0.1"
+    assert asked["config"]["parameters"] == {"learning_rate": {"values": values}}
+    assert [logged["valid"] for logged in asked["logged"]] == pytest.approx([0.9, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tittle": "x"}, "unknown 'tittle' in the file \\(did you mean 'title'"),
+        ({"rows": []}, "has no rows"),
+        ({"rows": [{"arguments": {}}]}, "a row has no name"),
+        ({"rows": [{"name": "a"}, {"name": "a"}]}, "two rows have the same name"),
+        (
+            {"rows": [{"name": "a", "arguments": {"lerning_rate": 1}}]},
+            "train.py has no --lerning_rate \\(did you mean 'learning_rate'",
+        ),
+        ({"rows": [{"name": "a", "arguments": [1]}]}, "arguments of a row must be names with values"),
+        ({"budgets": {"big": {}}}, "has no budget 'small'; it has big"),
+        ({"rows": [{"name": "a", "arguments": {"seed": 4}}]}, "train.py has no --seed"),
+    ],
+)
+def test_a_bad_file_is_one_line(change: dict, message: str, tmp_path: Path, llama_dir: Path) -> None:
+    with pytest.raises(FPTError, match=message):
+        read_experiment(write(tmp_path / "e.yaml", said(llama_dir, **change)), "small")
+
+
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("rows: [a: {")
+    with pytest.raises(FPTError, match="can't be read as YAML"):
+        read_experiment(tmp_path / "e.yaml", "small")
+    (tmp_path / "e.yaml").write_text("- just\n- a list\n")
+    with pytest.raises(FPTError, match="must be names with values"):
+        read_experiment(tmp_path / "e.yaml", "small")
+
+
+@pytest.mark.parametrize("text", ["learning_rate", "nothing=1,2", "learning_rate="])
+def test_a_bad_sweep_is_one_line(text: str) -> None:
+    with pytest.raises(FPTError, match=r"give an argument of train\.py and its values"):
+        parse_sweep(text)
+
+
+@pytest.mark.parametrize("budget", ["small", "paper"])
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_experiment_of_the_project_can_be_read(file: Path, budget: str) -> None:
+    from fpt.args import ModelArguments
+    from fpt.baselines import MODELS
+
+    for row in read_experiment(file, budget).rows:
+        own = {k: v for k, v in row.arguments.items() if hasattr(ModelArguments, k)}
+        MODELS[str(own.get("model", "fpt"))].check(ModelArguments(**own))
+
+
+# The page.
+
+
+class Parser(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_the_page_has_it_all_and_needs_nothing_else(table: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FPT_HOME", str(table / "home"))
+    folders = find_runs([str(table / "out")])
+    assert len(folders) == 4
+    page, text = build(folders, "Halogens & more", 3, str(table / "raw"), lambda line: None)
+    parser = Parser()
+    parser.feed(page)
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.links)
+    # Learning curves, scores, three molecules, t-SNE.
+    assert parser.tags.count("img") == 6
+    assert "Halogens &amp; more" in page
+    rows = read_rows(folders)["cyp3a4"]
+    assert [row.name for row in rows] == ["FPT", "ECFP4"]
+    mean, deviation = rows[0].score("test", "auprc")
+    assert f"{mean:.4f} ± {deviation:.4f}" in text
+    assert "0.7000" in text
+    assert all(row.command in text for row in rows)
+
+
+def test_runs_on_other_weights_are_rows_of_their_own(table: Path, tmp_path: Path) -> None:
+    for number, source in enumerate(sorted((table / "out" / "halogens" / "small" / "FPT").glob("seed-?"))):
+        results = json.loads((source / "results.json").read_text())
+        results["core"]["sha256"] = f"{number}" * 64
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "results.json").write_text(json.dumps(results))
+    rows = read_rows(find_runs([str(tmp_path)]))["cyp3a4"]
+    assert [len(row.runs) for row in rows] == [1, 1]
+
+
+def test_one_run_is_not_counted_twice(table: Path, tmp_path: Path) -> None:
+    source = table / "out" / "halogens" / "small" / "FPT" / "seed-1" / "results.json"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(source.read_text())
+    with pytest.raises(FPTError, match="are the same run twice"):
+        read_rows(find_runs([str(tmp_path)]))
+
+
+def test_findings_do_not_say_more_than_the_seeds_do(table: Path) -> None:
+    rows = read_rows(find_runs([str(table / "out")]))["cyp3a4"]
+    for row, scores in zip(rows, ([0.80, 0.84], [0.70, 0.78]), strict=True):
+        for results, score in zip(row.results, scores, strict=True):
+            results["metrics"]["test"]["auprc"] = score
+    best, behind = findings(rows)
+    assert best.startswith("Best on test auprc: FPT, 0.8200 ± 0.0283")
+    assert behind == "ECFP4 is 0.0800 behind it: within twice the spread (0.0632)."
+    rows[1].runs = rows[1].runs[:1]
+    assert "nothing is said of the difference" in findings(rows)[1]
+
+
+def test_attention_is_what_the_core_computes(table: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FPT_HOME", str(table / "home"))
+    folder = find_checkpoint(str(table / "out" / "halogens" / "small" / "FPT" / "seed-1"))
+    model, _, config = load_checkpoint(folder)
+    from fpt.args import data_arguments
+
+    args = data_arguments(config["data"]["arguments"], data_dir=str(table / "raw"))
+    prepared = prepare(TASKS["cyp3a4"], args, 1, lambda line: None)
+    looked = look(model, prepared, [0, 5])
+    for one in looked:
+        tokens = len(prepared.splits["test"][one.index]["input_ids"])
+        assert one.attention.shape == (3, 4, 1, tokens)
+        assert np.allclose(one.attention.sum(-1), 1, atol=1e-5)
+    # The same predictions as those that were written down, by the pruned path.
+    import pandas as pd
+
+    told = pd.read_csv(folder.parent / "predictions.csv").probability_inhibitor
+    assert [one.prediction[1] for one in looked] == pytest.approx([told[0], told[5]], abs=1e-5)
+    states, labels = features(model, prepared, 30)
+    assert states.shape == (30, 32)
+    assert labels.tolist() == prepared.splits["test"]["label"][:30]
+
+
+def test_tokens_of_a_molecule_that_are_atoms() -> None:
+    pattern = r"\[[^\]]*\]|Br|Cl|%\d\d|."
+    for smiles, _ in molecules()[::40]:
+        tokens = re.findall(pattern, smiles)
+        assert sum(map(_is_atom, tokens)) == Chem.MolFromSmiles(smiles).GetNumAtoms()
+    special = "C[N+](C)(C)C[C@@H](O)c1ccc%10cc1%10"
+    assert sum(map(_is_atom, re.findall(pattern, special))) == 4 + 1 + 1 + 1 + 6
+
+
+def test_the_command_writes_both_files(table: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fpt.report", str(table / "out"), "--output", str(tmp_path / "page.html"), "--samples", "0"]
+    out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert out.returncode == 0, out.stderr
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "page.md").read_text().startswith("# Frozen pretrained transformers")
+    again = subprocess.run([*command[:3], str(tmp_path / "nothing")], capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: ")
+    assert report.find_runs([str(table / "out")])
