@@ -5,4 +5,26 @@ The way of the data is the layout of the package::
     tasks/ -> data.py -> backbones/ -> model.py -> training.py -> checkpoint.py -> results.py
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fpt.predictor import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(checkpoint: str, backbone: str | None = None) -> Predictor:
+    """A trained model, ready to predict raw inputs; see `fpt.predictor.Predictor`.
+
+    Args:
+        checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
+        backbone: where the core is, when that is not where it was in training; it must be the same core.
+
+    Raises:
+        FPTError: it is not there, damaged, or its core can't be had.
+    """
+    from fpt.predictor import Predictor
+
+    return Predictor(checkpoint, backbone)

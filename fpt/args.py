@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -114,6 +116,9 @@ class TrainArguments:
     save_full: bool = arg(False, "Also write the whole model, frozen core included, to full/.")
     report_to: str = arg("none", "wandb (offline when not logged in), tensorboard or none.")
     project: str = arg("fpt", "Project name for the tracker.")
+    push_to_hub: str | None = arg(None, "USER/REPOSITORY that the checkpoint is sent to at the end.")
+    hub_private: bool = arg(False, "Make that repository private, if it is made by this.")
+    license: str | None = arg(None, "Licence of the checkpoint, for its model card: apache-2.0, mit, ...")
 
 
 @dataclass
@@ -121,7 +126,9 @@ class EvaluateArguments:
     """Metrics of a checkpoint, or predictions for a file."""
 
     _argument_group_name = "evaluation"
-    checkpoint: str = field(metadata={"help": "Folder that train.py wrote: a run, or its checkpoint/."})
+    checkpoint: str = field(
+        metadata={"help": "Folder that train.py wrote (a run, or its checkpoint/), or USER/REPOSITORY[@REVISION] of the Hub."}
+    )
     backbone: str | None = arg(None, "Where the core is, when it is not where it was in training; its hash is checked.")
     split: str = arg("test", "Split to score: train, valid or test.")
     predict: str | None = arg(None, "CSV file with a column of inputs (SMILES, text, file names) to predict instead.")
@@ -186,6 +193,22 @@ def changed(arguments: T, **changes: Any) -> T:
 def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
     """The `DataArguments` that `as_dict` made `values` of, some of them changed."""
     return changed(DataArguments(), **{**values, **changes})
+
+
+def command_of(did: dict[str, Any]) -> str:
+    """The command that starts a run with the arguments `did`, as its results have them; RAW stands for the raw data's folder."""
+    default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
+    skip = {"output_dir", "resume", "overwrite", "options", "model_options", "cache_dir", "push_to_hub", "hub_private"}
+    given = {k: v for k, v in did.items() if k in default and k not in skip and v != default[k]}
+    own = {k: v for name in ("options", "model_options") for k, v in (did.get(name) or {}).items()}
+    if "data_dir" in given:
+        given["data_dir"] = "RAW"
+    return f"accelerate launch train.py {shlex.join(flags({'dataset': did['dataset'], **given, **own, 'seed': did['seed']}))}"
+
+
+def flags(values: Mapping[str, Any]) -> list[str]:
+    """Arguments as words of a command line; None is left out."""
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
 
 
 def as_dict(arguments: Any) -> dict[str, Any]:

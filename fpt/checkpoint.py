@@ -29,6 +29,7 @@ from fpt.backbones import DTYPES, Core, CoreSpec, build_empty, family_of, load_c
 from fpt.baselines import MODELS, Network
 from fpt.errors import FPTError
 from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
+from fpt.hub import is_hub_name, pull
 from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT, build_model
 from fpt.outputs import Output, output_from_dict
@@ -71,13 +72,15 @@ def save_checkpoint(
         write_text(new / CARD, model_card(config))
 
 
-def find_checkpoint(path: str) -> Path:
-    """The checkpoint folder at `path`: the folder itself, or the ``checkpoint/`` of a run.
+def find_checkpoint(path: str, log: Callable[[str], None] = lambda line: None) -> Path:
+    """The checkpoint folder at `path`: the folder itself, the ``checkpoint/`` of a run, or that of ``user/repo[@revision]``.
 
     Raises:
         FPTError: there is none.
     """
     folder = Path(path).expanduser()
+    if not folder.exists() and is_hub_name(path):
+        folder = pull(path, log)
     for candidate in (folder, folder / "checkpoint"):
         recover_folder(candidate) if candidate.parent.is_dir() else None
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
@@ -85,6 +88,13 @@ def find_checkpoint(path: str) -> Path:
     if not folder.exists():
         raise FPTError(f"checkpoint {path} is not there; give the --output_dir of a finished run or its checkpoint/ folder")
     raise FPTError(f"{path} is no checkpoint: it has no {CONFIG} with {WEIGHTS} beside it")
+
+
+def add_test_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write the scores of the test split into the configuration and the model card."""
+    config = {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), "test_metrics": metrics}
+    write_json(folder / CONFIG, config)
+    write_text(folder / CARD, model_card(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -202,24 +212,62 @@ def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> 
 
 def model_card(config: dict[str, Any]) -> str:
     """The model card (README.md) of a checkpoint, with the metadata that the Hub reads."""
-    core, scores = config["core"], config.get("valid_metrics") or {}
-    base = f"base_model: {core['hub_id']}\n" if core.get("hub_id") else ""
+    core, training = config["core"], config.get("training", {})
+    scores = {split: config.get(f"{split}_metrics") or {} for split in ("valid", "test")}
     names = config["output"].get("label_names")
     labels = f"; labels: {', '.join(names)}" if names else ""
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in scores.items() if value is not None)
-    settings = ", ".join(f"{k} {v}" for k, v in config.get("training", {}).items())
+    metrics = [m for m in scores["valid"] if any(s.get(m) is not None for s in scores.values())]
+    cells = {m: [f"{s[m]:.4f}" if s.get(m) is not None else "" for s in scores.values()] for m in metrics}
+    rows = "\n".join(f"| {m} | {' | '.join(values)} |" for m, values in cells.items())
+    settings = ", ".join(f"{k} {v}" for k, v in training.items())
+    kind = "Frozen Pretrained Transformer" if "network" not in config else f"Baseline {config['model']}"
+    data = config.get("data", {})
+    licence = training.get("license") or "not said; heed those of the data and of the core"
     return (
-        f"---\nlibrary_name: fpt\n{base}tags:\n- frozen-pretrained-transformer\n---\n\n"
-        f"# Frozen Pretrained Transformer for {config['task']}\n\n"
+        f"---\n{_metadata(config, scores['test'])}\n---\n\n"
+        f"# {kind} for {config['task']}\n\n"
         f"Core `{core['name']}` ({core.get('num_layers')} layers, revision {core.get('revision')}, seed {core.get('seed')},"
-        f" sha256 of its weights `{core.get('sha256')}`). Tuned: {', '.join(config.get('tuning', {}).get('parts', []))}"
+        f" sha256 of its weights `{core.get('sha256')}`). Tuned: {', '.join(config.get('tuning', {}).get('parts', ['all']))}"
         f" ({config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,} parameters).\n\n"
-        f"Data: {config.get('data', {}).get('source')}, {config.get('data', {}).get('licence')}{labels}.\n\n"
+        f"Data: {data.get('source')}, {data.get('licence')}{labels}.\n\n"
         f"Training: {settings}. Model of step {config.get('step')}, picked on the validation split:\n\n"
-        f"| metric (valid) | value |\n|---|---|\n{rows}\n\n"
-        "Score or use it:\n\n```\npython evaluate.py --checkpoint DIR\n"
-        "python evaluate.py --checkpoint DIR --predict inputs.csv --output predictions.csv\n```\n"
+        f"| metric | valid | test |\n|---|---|---|\n{rows}\n\n"
+        "Score or use it:\n\n```\npython evaluate.py --checkpoint DIR_OR_REPO\n"
+        "python evaluate.py --checkpoint DIR_OR_REPO --predict inputs.csv --output predictions.csv\n```\n\n"
+        '```python\nimport fpt\n\nmodel = fpt.load("DIR_OR_REPO")\nmodel.predict([...])\n```\n\n'
+        f"Trained with:\n\n```\n{config.get('command', '')}\n```\n\n"
+        f"Licence: {licence}.\n"
     )
+
+
+def _metadata(config: dict[str, Any], test: dict[str, Any]) -> str:
+    """The YAML head of a model card."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    core, task = config["core"], config["task"]
+    shown = {name: value for name, value in test.items() if value is not None}
+    results = [
+        EvalResult(
+            task_type=config["output"]["kind"],
+            dataset_type=task,
+            dataset_name=task,
+            dataset_split="test",
+            metric_type=name,
+            metric_value=round(value, 6),
+        )
+        for name, value in shown.items()
+    ]
+    data = ModelCardData(
+        library_name="fpt",
+        tags=["frozen-pretrained-transformer"],
+        base_model=core.get("hub_id"),
+        datasets=[task.removeprefix("hub:")] if task.startswith("hub:") else None,
+        metrics=sorted(shown) or None,
+        license=config.get("training", {}).get("license"),
+        model_name=f"fpt-{task}" if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml()
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -170,7 +170,7 @@ def write_csv(rows: pd.DataFrame, path: Path) -> None:
 
 def run(args: EvaluateArguments) -> None:
     """What ``evaluate.py`` does: score a split, or predict a file."""
-    folder = find_checkpoint(args.checkpoint)
+    folder = find_checkpoint(args.checkpoint, print if os.environ.get("RANK", "0") == "0" else _silent)
     config = read_config(folder)
     data = data_arguments(config["data"]["arguments"], data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     task, data = resolve(TASKS[config["task"]], data, MODELS[config.get("model", "fpt")].view)

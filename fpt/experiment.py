@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, parse
+from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, parse
 from fpt.errors import FPTError, cli, did_you_mean
 from fpt.files import slug, write_json, write_text
 from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better
@@ -111,11 +111,6 @@ class Cell:
             return json.loads((self.folder / RESULTS_FILE).read_text())
         except (OSError, ValueError):
             return None
-
-
-def flags(values: Mapping[str, Any]) -> list[str]:
-    """Arguments as words of a command line; None is left out."""
-    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
 
 
 def read_experiment(path: Path, budget: str) -> Experiment:

@@ -12,7 +12,6 @@ import base64
 import html
 import io
 import json
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fpt.args import command_of
 from fpt.errors import FPTError, cli
-from fpt.experiment import ABOUT, flags
+from fpt.experiment import ABOUT
 from fpt.files import write_text
 from fpt.results import LOWER_IS_BETTER, RESULTS_FILE
 from fpt.training import FREE_ON_RESUME, PREDICTIONS
@@ -112,7 +112,7 @@ def read_rows(folders: Sequence[Path]) -> dict[str, list[Row]]:
         if results["seed"] in {r["seed"] for r in row.results}:
             raise FPTError(f"{folder} and {row.runs[0][0]} are the same run twice (seed {results['seed']}); give one of them")
         row.runs.append((folder, results))
-        row.command = row.command or rerun(results)
+        row.command = row.command or command_of(results["arguments"])
     order = {named["name"]: named["order"] for named in experiments if named}
     return {task: sorted(own.values(), key=lambda r: order.get(r.name, 99)) for task, own in rows.items()}
 
@@ -133,21 +133,6 @@ def row_name(results: dict[str, Any]) -> str:
         return f"{'FPT' if model == 'fpt' else model}, {core['name']}{layers}"
     chosen = results.get("chosen", {}).get("estimator")
     return f"{model} ({chosen})" if chosen else model
-
-
-def rerun(results: dict[str, Any]) -> str:
-    """The command that makes such a run."""
-    from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
-
-    did = results["arguments"]
-    default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
-    skip = {"output_dir", "resume", "overwrite", "options", "model_options", "cache_dir"}
-    given = {k: v for k, v in did.items() if k in default and k not in skip and v != default[k]}
-    own = {k: v for name in ("options", "model_options") for k, v in (did.get(name) or {}).items()}
-    if "data_dir" in given:
-        given["data_dir"] = "RAW"
-    words = flags({"dataset": did["dataset"], **given, **own, "seed": did["seed"]})
-    return "accelerate launch train.py " + shlex.join(words)
 
 
 def _experiment_of(folder: Path) -> dict[str, Any] | None:

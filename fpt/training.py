@@ -25,13 +25,14 @@ from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
 
 from fpt import state
-from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed, command_of
 from fpt.baselines import MODELS, Estimator, Network
-from fpt.checkpoint import load_tuned, save_checkpoint
+from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
 from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
 from fpt.evaluation import predict_split, prediction_table, write_csv
 from fpt.files import recover_folder, slug, write_json
+from fpt.hub import check_push, push
 from fpt.parallel import (
     any_process,
     changing,
@@ -54,10 +55,12 @@ PREDICTIONS = "predictions.csv"
 OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, "rejected.csv", "split.csv")
 # Steps after which several processes ask each other whether one was told to stop.
 AGREE_STEPS = 5
+# Arguments that a checkpoint tells.
+TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
 # Arguments that may differ between a run and its continuation.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"),
-    *("save_steps", "keep_last", "per_device_batch_size", "eval_batch_size"),
+    *("save_steps", "keep_last", "per_device_batch_size", "eval_batch_size", "push_to_hub", "hub_private", "license"),
 }
 
 
@@ -91,6 +94,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     _check(args)
     kind = MODELS[model_args.model]
     kind.check(model_args)
+    if args.push_to_hub:
+        check_push(args.push_to_hub)
     task, resolved = resolve(TASKS[data.dataset], data, kind.view)
     args = changed(args, output_dir=args.output_dir or default_output(task.name, kind.name))
     output = Path(args.output_dir)
@@ -156,7 +161,8 @@ def _train(
         "mixed_precision": precision(accelerator),
         "eval_batch_size": args.eval_batch_size,
         "data": {"source": prepared.task.source, "licence": prepared.task.licence, "arguments": portable, **prepared.manifest},
-        "training": {k: arguments[k] for k in ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler")},
+        "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
+        "command": command_of({**arguments, "dataset": prepared.task.name}),
     }
     loop = Loop(accelerator, args, prepared, model, config, output, log)
     progress = loop.train(trackers, started)
@@ -190,10 +196,13 @@ def _train(
     if accelerator.is_main_process:
         if args.save_full:
             save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=model)
+        add_test_metrics(output / "checkpoint", metrics["test"])
         _write(output, prepared, results, predictions, labels)
     if trackers:
         accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
     accelerator.end_training()
+    if args.push_to_hub and accelerator.is_main_process:
+        push(output / "checkpoint", args.push_to_hub, args.hub_private, log)
     return results
 
 
@@ -210,8 +219,8 @@ def _fit(
     """Fit an estimator, in one process."""
     if accelerator.num_processes > 1:
         raise FPTError(f"--model {kind.name} is fitted by one process; start it without a launcher of several")
-    if args.save_full or args.resume:
-        raise FPTError(f"--model {kind.name} is fitted at once; it has no --resume and no --save_full")
+    if args.save_full or args.resume or args.push_to_hub:
+        raise FPTError(f"--model {kind.name} is fitted at once; it has no checkpoint to --resume, --save_full or --push_to_hub")
     _start_outputs(accelerator, args, arguments, prepared, output)
     begun = time.perf_counter()
     fitted = kind.fit(prepared, kind.check(model_args), args.seed, accelerator.print)

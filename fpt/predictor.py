@@ -1,0 +1,65 @@
+"""A checkpoint in Python: `fpt.load("user/repo").predict(["CCO", "c1ccccc1"])`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from fpt.args import data_arguments
+from fpt.baselines import MODELS
+from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
+from fpt.errors import FPTError
+from fpt.evaluation import predict_file
+from fpt.outputs import output_from_dict
+from fpt.parallel import make_accelerator
+from fpt.tasks import TASKS, GeneratedTask, resolve
+
+INPUT = "input"
+
+
+class Predictor:
+    """A trained model with all it needs to read raw inputs.
+
+    Args:
+        checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
+        backbone: where the core is, when that is not where it was in training.
+
+    Attributes:
+        config: what ``config.json`` says.
+
+    Raises:
+        FPTError: it is not there, damaged, or its core can't be had.
+    """
+
+    def __init__(self, checkpoint: str, backbone: str | None = None, log: Callable[[str], None] = lambda line: None) -> None:
+        folder = find_checkpoint(checkpoint, log)
+        self.config = read_config(folder)
+        data = data_arguments(self.config["data"]["arguments"], data_dir=None, cache_dir=None)
+        self.task, self.args = resolve(TASKS[self.config["task"]], data, MODELS[self.config.get("model", "fpt")].view)
+        if isinstance(self.task, GeneratedTask):
+            raise FPTError(f"{self.task.name} is generated, it has no inputs to predict; score it with evaluate.py")
+        self.accelerator = make_accelerator(self.config.get("mixed_precision"))
+        self.model, self.tokenizer, _ = load_checkpoint(folder, log, backbone)
+
+    def predict(self, inputs: Sequence[str], batch_size: int | None = None) -> list[dict[str, Any]]:
+        """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.
+
+        Returns:
+            For each input ``prediction`` (a label's name, or a number), for classes ``probabilities`` by name, and ``reason``:
+            empty, why the prediction is None, or that the input was cut.
+        """
+        rows = pd.DataFrame({INPUT: [str(text) for text in inputs]})
+        if rows.empty:
+            return []
+        size = batch_size or self.config["eval_batch_size"]
+        out = predict_file(rows, INPUT, self.task, self.args, self.model, self.tokenizer, self.config, size, self.accelerator)
+        return [self._plain(row) for row in out.to_dict("records")]
+
+    def _plain(self, row: dict[str, Any]) -> dict[str, Any]:
+        known = row["prediction"] != ""
+        number = output_from_dict(self.config["output"]).kind == "value"
+        said: Any = (float(row["prediction"]) if number else row["prediction"]) if known else None
+        shares = {k.removeprefix("probability_"): float(v) for k, v in row.items() if k.startswith("probability_") and known}
+        return {"prediction": said, **({"probabilities": shares} if shares else {}), "reason": row["reason"]}
