@@ -113,7 +113,7 @@ def prepare(
 def whole(accelerator: Accelerator, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
     """Collective: copies on the CPU of parameters that may be spread over processes."""
     with _gathered(accelerator, list(parameters.values())):
-        return {name: _full(parameter).detach().cpu().clone() for name, parameter in parameters.items()}
+        return {name: whole_tensor(parameter).detach().cpu().clone() for name, parameter in parameters.items()}
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def optimizer_state(accelerator: Accelerator, optimizer: Any, parameters: Mappin
         else:
             state = optimizer.optimizer.state[parameter]
             for key in (*MOMENTS, "step"):
-                tensors[f"{name}.{key}"] = _full(torch.as_tensor(state[key])).cpu().clone()
+                tensors[f"{name}.{key}"] = whole_tensor(torch.as_tensor(state[key])).cpu().clone()
     return tensors
 
 
@@ -200,7 +200,7 @@ def _gathered(accelerator: Accelerator, parameters: list[nn.Parameter], modifier
         yield
 
 
-def _full(tensor: torch.Tensor) -> torch.Tensor:
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor that FSDP spreads over processes."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 

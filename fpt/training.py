@@ -44,6 +44,7 @@ from fpt.parallel import (
     strategy,
     training_accelerator,
     whole,
+    whole_tensor,
 )
 from fpt.parallel import prepare as prepare_for
 from fpt.results import RESULTS_FILE, is_better, table, write_results
@@ -53,6 +54,10 @@ RUN_FILE = "run.json"
 PREDICTIONS = "predictions.csv"
 # Everything that a run writes; --overwrite deletes these and nothing else.
 OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, "rejected.csv", "split.csv")
+# So many losses in a row that are not finite end a run.
+LOST_STEPS = 10
+# A training loss of so many times the first one has exploded.
+EXPLODED = 3.0
 # Steps after which several processes ask each other whether one was told to stop.
 AGREE_STEPS = 5
 # Arguments that a checkpoint tells.
@@ -327,6 +332,9 @@ class Loop:
         if found:
             self._go_on(*found)
         self.signalled = self.stopped = False
+        # Counted on the device: steps without finite gradients, and losses in a row that are not finite.
+        self.left_out = torch.zeros((), dtype=torch.long, device=accelerator.device)
+        self.lost = torch.zeros_like(self.left_out)
 
     def train(self, trackers: bool, started: float) -> Progress:
         """Take the steps; evaluate, keep the best checkpoint and save the state on the way."""
@@ -353,9 +361,10 @@ class Loop:
                         logits = self.model(batch["inputs"], batch["attention_mask"])
                         loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(progress.batch)
                         self.losses.append(loss.detach())
+                        self.lost = (self.lost + 1) * ~torch.isfinite(loss.detach())
                         accelerator.backward(loss)
-                        if accelerator.sync_gradients and args.max_grad_norm:
-                            accelerator.clip_grad_norm_(self.model.parameters(), args.max_grad_norm)
+                        if accelerator.sync_gradients:
+                            self._clip()
                         self.optimizer.step()
                         self.optimizer.zero_grad()
                     progress.tokens += self.sampler.tokens(progress.batch)
@@ -402,6 +411,11 @@ class Loop:
     def score(self, split: str) -> dict[str, float | None]:
         """Metrics of the model as it is now on `split`."""
         predictions, labels = self.predict(split)
+        if not np.isfinite(predictions).all():
+            raise FPTError(
+                f"the model of step {self.progress.step} predicts numbers that are not finite; start again with a lower"
+                " --learning_rate, or with --mixed_precision no"
+            )
         return self.prepared.output.metrics(labels, predictions)
 
     def load_best(self) -> None:
@@ -415,6 +429,7 @@ class Loop:
         progress, primary = self.progress, self.prepared.primary_metric
         metrics = self.score("valid")
         progress.history.append({"step": progress.step, "train_loss": train_loss, "valid": metrics})
+        self._say_what_went_wrong(train_loss)
         score = metrics[primary]
         better = not progress.history[:-1] or is_better(primary, score, progress.best_score)
         if better:
@@ -438,13 +453,49 @@ class Loop:
         patience = self.args.early_stopping_patience
         return bool(patience) and self.progress.evaluations_without_gain >= patience
 
+    def _clip(self) -> None:
+        """Clip the gradients, and leave them out where they are not finite: one bad batch must not end a run.
+
+        Nothing is read back from the device here, so no step waits for it.
+        """
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm or math.inf)
+        if not isinstance(norm, torch.Tensor):  # DeepSpeed clips on its own
+            return
+        bad = ~torch.isfinite(whole_tensor(norm))
+        self.left_out = self.left_out + bad
+        for parameter in self.raw_model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(bad, 0)
+
     def _mean(self, losses: list[torch.Tensor]) -> float:
-        value = mean(self.accelerator, torch.stack(losses).mean())
-        if not math.isfinite(value):
-            raise FPTError(
-                f"the loss is not finite at step {self.progress.step}; lower --learning_rate, or use --mixed_precision no"
+        """The mean over all processes of the losses that are finite.
+
+        Raises:
+            FPTError: none has been for some steps.
+        """
+        if any_process(self.accelerator, int(self.lost) >= LOST_STEPS):
+            best = self.progress.best_step
+            kept = (
+                f"the best checkpoint so far, of step {best}, is whole" if self.progress.best_metrics else "nothing was saved yet"
             )
-        return value
+            raise FPTError(
+                f"the loss is not finite at step {self.progress.step} and before; {kept}. Start again with a lower"
+                " --learning_rate or more --warmup_steps, or with --mixed_precision no"
+            )
+        values = torch.stack(losses)
+        return mean(self.accelerator, values[torch.isfinite(values)].mean())
+
+    def _say_what_went_wrong(self, train_loss: float) -> None:
+        """Gradients that were left out, and a loss that has grown."""
+        if left_out := int(self.left_out):
+            self.left_out = torch.zeros_like(self.left_out)
+            self.log(f"step {self.progress.step}: the gradients of {left_out} steps were not finite and were left out")
+        before = [h["train_loss"] for h in self.progress.history[:-1]]
+        if before and train_loss > EXPLODED * max(before[0], 1e-3):
+            self.log(
+                f"step {self.progress.step}: the training loss has grown from {min(before):.4g} to {train_loss:.4g}; the best"
+                f" checkpoint is of step {self.progress.best_step}. A lower --learning_rate or --max_grad_norm may help"
+            )
 
     @contextlib.contextmanager
     def _until_signal(self) -> Iterator[None]:

@@ -73,6 +73,52 @@ def test_the_model_is_picked_on_validation_and_test_is_scored_once(settings, tmp
     assert results["metrics"]["valid"] == best["valid"]
 
 
+def test_a_batch_that_is_not_finite_is_left_out(settings, monkeypatch, capsys) -> None:
+    from fpt.outputs import Classes
+
+    loss, calls = Classes.loss, []
+
+    def bad_once(self, logits, labels):
+        calls.append(1)
+        return loss(self, logits, labels) * (float("nan") if len(calls) == 5 else 1.0)
+
+    monkeypatch.setattr(Classes, "loss", bad_once)
+    results = run(*settings(max_steps=12, eval_steps=4))
+    assert "step 8: the gradients of 1 steps were not finite and were left out" in capsys.readouterr().out
+    assert all(np.isfinite(h["train_loss"]) for h in results["history"])
+    assert results["metrics"]["test"]["auroc"] is not None
+
+
+def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_best(settings, tmp_path: Path, monkeypatch) -> None:
+    from fpt.outputs import Classes
+
+    loss, calls = Classes.loss, []
+
+    def bad_from_then_on(self, logits, labels):
+        calls.append(1)
+        return loss(self, logits, labels) * (float("nan") if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(Classes, "loss", bad_from_then_on)
+    with pytest.raises(FPTError, match=r"not finite at step 16 and before; the best checkpoint so far, of step (4|8|12), is whole"):
+        run(*settings(max_steps=40, eval_steps=4))
+    tensors = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_a_loss_that_explodes_is_told(settings, monkeypatch, capsys) -> None:
+    from fpt.outputs import Classes
+
+    loss, calls = Classes.loss, []
+
+    def growing(self, logits, labels):
+        calls.append(1)
+        return loss(self, logits, labels) * (20.0 if len(calls) > 4 else 1.0)
+
+    monkeypatch.setattr(Classes, "loss", growing)
+    run(*settings(max_steps=8, eval_steps=4))
+    assert "step 8: the training loss has grown from" in capsys.readouterr().out
+
+
 def test_early_stopping_counts_evaluations_without_gain(settings, monkeypatch) -> None:
     from fpt.training import Loop
 
@@ -152,7 +198,7 @@ def test_resume_without_a_run_says_so(settings) -> None:
         ({"lr_scheduler": "cosinus"}, "--lr_scheduler 'cosinus'"),
         ({"report_to": "paper"}, "--report_to 'paper'"),
         ({"mixed_precision": "fp7"}, "fp7"),
-        ({"learning_rate": 1e30, "max_grad_norm": 0.0}, "loss is not finite at step"),
+        ({"learning_rate": 1e30, "max_grad_norm": 0.0}, "not finite; start again with a lower --learning_rate"),
         ({"core_dtype": "int3"}, "--core_dtype 'int3'"),
         ({"max_length": 2}, "--max_length 2"),
     ],
