@@ -99,7 +99,7 @@ def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_best(settings, 
         return loss(self, logits, labels) * (float("nan") if len(calls) > 6 else 1.0)
 
     monkeypatch.setattr(Classes, "loss", bad_from_then_on)
-    with pytest.raises(FPTError, match=r"not finite at step 16 and before; the best checkpoint so far, of step (4|8|12), is whole"):
+    with pytest.raises(FPTError, match=r"at step 16 and before; the best checkpoint so far, of step (4|8|12), is whole"):
         run(*settings(max_steps=40, eval_steps=4))
     tensors = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
     assert all(torch.isfinite(t).all() for t in tensors.values())
