@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
 from fpt.errors import FPTError
-from fpt.files import cache_home, new_folder, slug, write_json
+from fpt.files import alone, cache_home, new_folder, slug, write_json
 from fpt.inputs import Input, Patches, Tokens, input_from_dict
 from fpt.outputs import Output, output_from_dict
 from fpt.tasks import SPLITS, Examples, GeneratedTask, Source, Task, rejected_rows, resolve
@@ -117,11 +117,13 @@ def prepare(
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     source = task.locate(args, lambda line: log(f"data: {line}"))
     key = _key(request, source)
-    if _read_manifest(folder / key / "manifest.json"):
-        log(f"data: Arrow cache: {folder / key} (same content as {source.origin})")
-    else:
-        log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
-        build_entry(folder / key, root / "work" / f"{slug(task.name)}-{key}", task, args, request, source)
+    work = root / "work" / f"{slug(task.name)}-{key}"
+    with alone(work.with_suffix(".lock"), lambda: log("data: another run preprocesses the same data; waiting for it")):
+        if _read_manifest(folder / key / "manifest.json"):
+            log(f"data: Arrow cache: {folder / key} (same content as {source.origin})")
+        else:
+            log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
+            build_entry(folder / key, work, task, args, request, source)
     return load_entry(folder / key, task, args)
 
 

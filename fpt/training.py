@@ -31,7 +31,7 @@ from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
 from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
 from fpt.evaluation import predict_split, prediction_table, write_csv
-from fpt.files import recover_folder, slug, write_json
+from fpt.files import alone, recover_folder, slug, write_json
 from fpt.hub import check_push, push
 from fpt.parallel import (
     any_process,
@@ -52,6 +52,8 @@ from fpt.tasks import TASKS, resolve
 
 RUN_FILE = "run.json"
 PREDICTIONS = "predictions.csv"
+# Held by the run that writes to the folder; it stays there when the run has ended.
+LOCK = ".lock"
 # Everything that a run writes; --overwrite deletes these and nothing else.
 OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, "rejected.csv", "split.csv")
 # So many losses in a row that are not finite end a run.
@@ -116,8 +118,9 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         prepared = prepare(task, resolved, args.seed, data_log)
     describe_data(prepared, log)
     set_seed(args.seed)
-    train = _fit if isinstance(kind, Estimator) else _train
-    results = train(kind, prepared, model_args, args, arguments, accelerator, output, started)
+    with contextlib.ExitStack() as held:
+        job = Job(kind, prepared, model_args, args, arguments, accelerator, output, started, held)
+        results = _fit(job) if isinstance(kind, Estimator) else _train(job)
     if results:
         log(
             f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.args.split} split, model of step"
@@ -127,27 +130,35 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     return results
 
 
+@dataclass
+class Job:
+    """One run: what is trained on what, and where it goes. `held` is what is given back when it ends."""
+
+    kind: Any
+    prepared: Prepared
+    model_args: ModelArguments
+    args: TrainArguments
+    arguments: dict[str, Any]
+    accelerator: Accelerator
+    output: Path
+    started: float
+    held: contextlib.ExitStack
+
+
 def default_output(task: str, model: str) -> str:
     """Where a run goes when --output_dir is not given."""
     return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
 
 
-def _train(
-    kind: Any,
-    prepared: Prepared,
-    model_args: ModelArguments,
-    args: TrainArguments,
-    arguments: dict[str, Any],
-    accelerator: Accelerator,
-    output: Path,
-    started: float,
-) -> dict[str, Any]:
+def _train(job: Job) -> dict[str, Any]:
     """Train a network step by step; an empty result when it was told to stop."""
+    kind, prepared, model_args, args, output = job.kind, job.prepared, job.model_args, job.args, job.output
+    accelerator, arguments, started = job.accelerator, job.arguments, job.started
     log = accelerator.print
     made = kind.make(prepared, model_args, args, log)
     model = made.network
     trainable, total = model.count()
-    _start_outputs(accelerator, args, arguments, prepared, output)
+    _start_outputs(job)
     trackers = start_trackers(accelerator, args, arguments)
 
     # A checkpoint is published: no folder of this machine goes into it.
@@ -180,7 +191,7 @@ def _train(
     predictions, labels = loop.predict("test")
     metrics = {"valid": progress.best_metrics, "test": prepared.output.metrics(labels, predictions)}
     results = {
-        **_about(kind, prepared, metrics, args, arguments),
+        **_about(job, metrics),
         "best_step": progress.best_step,
         "steps": progress.step,
         "stopped_early": progress.step < args.max_steps,
@@ -211,34 +222,26 @@ def _train(
     return results
 
 
-def _fit(
-    kind: Estimator,
-    prepared: Prepared,
-    model_args: ModelArguments,
-    args: TrainArguments,
-    arguments: dict[str, Any],
-    accelerator: Accelerator,
-    output: Path,
-    started: float,
-) -> dict[str, Any]:
+def _fit(job: Job) -> dict[str, Any]:
     """Fit an estimator, in one process."""
+    kind, prepared, args, accelerator, output = job.kind, job.prepared, job.args, job.accelerator, job.output
     if accelerator.num_processes > 1:
         raise FPTError(f"--model {kind.name} is fitted by one process; start it without a launcher of several")
     if args.save_full or args.resume or args.push_to_hub:
         raise FPTError(f"--model {kind.name} is fitted at once; it has no checkpoint to --resume, --save_full or --push_to_hub")
-    _start_outputs(accelerator, args, arguments, prepared, output)
+    _start_outputs(job)
     begun = time.perf_counter()
-    fitted = kind.fit(prepared, kind.check(model_args), args.seed, accelerator.print)
+    fitted = kind.fit(prepared, kind.check(job.model_args), args.seed, accelerator.print)
     labels = {split: np.asarray(prepared.splits[split]["label"]) for split in fitted.predictions}
     metrics = {s: prepared.output.metrics(labels[s], p) for s, p in fitted.predictions.items()}
     results = {
-        **_about(kind, prepared, metrics, args, arguments),
+        **_about(job, metrics),
         "best_step": 0,
         "steps": 0,
         "stopped_early": False,
         "core": kind.core(args.seed),
         "chosen": fitted.chosen,
-        "wall_seconds": round(time.perf_counter() - started, 2),
+        "wall_seconds": round(time.perf_counter() - job.started, 2),
         "train_seconds": round(time.perf_counter() - begun, 2),
         "tokens_per_second": 0.0,
         "device": {"type": "cpu", "strategy": "one process", "threads": torch.get_num_threads()},
@@ -248,16 +251,15 @@ def _fit(
     return results
 
 
-def _about(
-    kind: Any, prepared: Prepared, metrics: dict[str, Any], args: TrainArguments, arguments: dict[str, Any]
-) -> dict[str, Any]:
+def _about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     """What every result says first."""
+    prepared = job.prepared
     return {
         "task": prepared.task.name,
-        "model": kind.name,
+        "model": job.kind.name,
         "metrics": metrics,
         "primary_metric": prepared.primary_metric,
-        "seed": args.seed,
+        "seed": job.args.seed,
         "split": {
             "method": prepared.args.split,
             "seed": prepared.manifest["request"]["split_seed"],
@@ -265,22 +267,32 @@ def _about(
         },
         "data": prepared.manifest,
         "versions": {"torch": torch.__version__},
-        "arguments": arguments,
+        "arguments": job.arguments,
     }
 
 
-def _start_outputs(
-    accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], prepared: Prepared, output: Path
-) -> None:
-    """Collective: make the folder of the run."""
-    if accelerator.is_main_process and not args.resume:
-        _remove_outputs(output)
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / RUN_FILE, arguments)
-        write_csv(prepared.rejected, output / "rejected.csv")
-        if prepared.task.saves_split:
-            write_csv(split_table(prepared), output / "split.csv")
-    accelerator.wait_for_everyone()
+def _start_outputs(job: Job) -> None:
+    """Collective: take the folder of the run, and make it ready.
+
+    Raises:
+        FPTError: another run writes to it.
+    """
+    output = job.output
+
+    def taken() -> None:
+        raise FPTError(f"another run is writing to --output_dir {output}; wait for it, or give another folder")
+
+    if job.accelerator.is_main_process:
+        job.held.enter_context(alone(output / LOCK, taken))
+        # What another run may have left since this one began.
+        claim_output_dir(output, job.args, job.arguments)
+        if not job.args.resume:
+            _remove_outputs(output)
+            write_json(output / RUN_FILE, job.arguments)
+            write_csv(job.prepared.rejected, output / "rejected.csv")
+            if job.prepared.task.saves_split:
+                write_csv(split_table(job.prepared), output / "split.csv")
+    job.accelerator.wait_for_everyone()
 
 
 def _write(output: Path, prepared: Prepared, results: dict[str, Any], predictions: np.ndarray, labels: np.ndarray) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file, save_file
 
 from fpt import evaluation
-from fpt.args import EvaluateArguments
+from fpt.args import DataArguments, EvaluateArguments
 from fpt.checkpoint import find_checkpoint, load_checkpoint, model_card, read_config
+from fpt.data import prepare
 from fpt.errors import FPTError
-from fpt.files import new_folder, sha256_file, write_text
+from fpt.files import alone, new_folder, sha256_file, write_text
 from fpt.results import classification_metrics, table
-from fpt.training import OUTPUTS, run
+from fpt.tasks import TASKS
+from fpt.training import LOCK, OUTPUTS, run
 
 
 def evaluate(checkpoint: Path, **changes) -> None:
@@ -117,6 +121,30 @@ def test_a_loss_that_explodes_is_told(settings, monkeypatch, capsys) -> None:
     monkeypatch.setattr(Classes, "loss", growing)
     run(*settings(max_steps=8, eval_steps=4))
     assert "step 8: the training loss has grown from" in capsys.readouterr().out
+
+
+def test_two_runs_do_not_write_to_one_folder(settings, tmp_path: Path) -> None:
+    with alone(tmp_path / "run" / LOCK, lambda: None), pytest.raises(FPTError, match="another run is writing to --output_dir"):
+        run(*settings())
+    assert not (tmp_path / "run" / "run.json").exists()
+    # Free again, as after the end of any process.
+    assert run(*settings())["steps"] == 12
+
+
+def test_two_runs_make_one_cache_entry(settings, tmp_path: Path, home: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        said = list(pool.map(_prepare, [str(tmp_path / "raw")] * 2, [str(home)] * 2))
+    made = [sum("preprocessing" in line for line in lines) for lines in said]
+    assert sorted(made) == [0, 1]
+    assert len(list((home / "arrow" / "cyp3a4").iterdir())) == 1
+    assert not [p for p in (home / "work").iterdir() if p.is_dir()]
+
+
+def _prepare(data_dir: str, home: str) -> list[str]:
+    said: list[str] = []
+    prepare(TASKS["cyp3a4"], DataArguments(data_dir=data_dir, cache_dir=home), 1, said.append)
+    return said
 
 
 def test_early_stopping_counts_evaluations_without_gain(settings, monkeypatch) -> None:
@@ -459,4 +487,4 @@ def test_metrics_are_the_textbooks() -> None:
 
 
 def test_every_output_of_a_run_is_known_to_overwrite(settings, finished: Path) -> None:
-    assert {p.name for p in finished.iterdir()} <= set(OUTPUTS)
+    assert {p.name for p in finished.iterdir()} <= {*OUTPUTS, LOCK}
