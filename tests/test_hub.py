@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pandas as pd
 import pytest
 import yaml
@@ -16,9 +17,11 @@ from conftest import molecules, short_run, write_tdc
 from hub_server import TOKEN, HubServer
 
 import fpt
+import fpt.hub
+from fpt.checkpoint import find_checkpoint
 from fpt.errors import FPTError
 from fpt.files import sha256_file
-from fpt.hub import FILES, is_hub_name
+from fpt.hub import FILES, is_hub_name, push
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +49,23 @@ def python(hub: HubServer, folder: Path, *arguments: str, token: str | None = TO
     env |= {"FPT_HOME": str(folder / "home"), "FPT_HUB_WAIT": "0.01", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     env |= {"HF_TOKEN": token} if token else {}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
+
+
+@pytest.fixture
+def here(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The server as this process's Hub, with a token and an empty cache."""
+    values = {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
+    values |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "hf")}
+    for name, value in values.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setattr(fpt.hub, "WAIT", 0.01)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return hub
+
+
+def push_run(folder: Path) -> str:
+    return push(find_checkpoint(str(folder / "run")), "user/repo", log=lambda line: None)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -98,17 +118,14 @@ def test_train_push_and_score_again_from_the_hub(hub: HubServer, trained: Path, 
         ("POST .*/commit/", "cut"),
     ],
 )
-def test_a_push_survives_a_broken_connection(
-    pattern: str, what: int | str, hub: HubServer, trained: Path, tmp_path: Path
-) -> None:
-    fault = hub.fault(pattern, what)
+def test_a_push_survives_a_broken_connection(pattern: str, what: int | str, here: HubServer, trained: Path) -> None:
+    fault = here.fault(pattern, what)
     before = hashes(trained / "run" / "checkpoint")
-    out = python(hub, tmp_path, "-m", "fpt.hub", str(trained / "run"), "user/repo")
-    assert out.returncode == 0, out.stderr[-3000:]
+    push_run(trained)
     assert fault.met == 1
-    assert {*hub.repositories["user/repo"].commits[-1][1]} == {*FILES}
+    assert {*here.repositories["user/repo"].commits[-1][1]} == {*FILES}
     # What has arrived is not sent again.
-    assert sum(line.startswith("PUT /lfs/") for line in hub.asked) == (2 if "PUT" in pattern else 1)
+    assert sum(line.startswith("PUT /lfs/") for line in here.asked) == (2 if "PUT" in pattern else 1)
     assert hashes(trained / "run" / "checkpoint") == before
 
 
@@ -118,35 +135,36 @@ def test_a_push_survives_a_broken_connection(
         (("POST .*/commit/", 500, 99), TOKEN, "failed 5 times: status 500"),
         (("POST .*/commit/", 403, 99), TOKEN, "was refused: status 403"),
         (None, "hf_wrong", "was refused: status 401"),
-        (None, None, "needs a token that may write: run `hf auth login`, or set HF_TOKEN"),
     ],
 )
-def test_a_push_that_fails_loses_nothing(fault, token, message: str, hub: HubServer, trained: Path, tmp_path: Path) -> None:
+def test_a_push_that_fails_loses_nothing(fault, token, message: str, here: HubServer, trained: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
     if fault:
-        hub.fault(*fault)
+        here.fault(*fault)
     before = hashes(trained / "run" / "checkpoint")
-    out = python(hub, tmp_path, "-m", "fpt.hub", str(trained / "run"), "user/repo", token=token)
-    assert out.returncode == 2
-    line = out.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: ")
-    assert message in line
-    assert "Traceback" not in out.stderr
+    with pytest.raises(FPTError, match=message) as error:
+        push_run(trained)
+    assert "is whole, push it again with `python -m fpt.hub" in str(error.value)
     assert hashes(trained / "run" / "checkpoint") == before
-    if fault:
-        assert "is whole, push it again with `python -m fpt.hub" in line
 
 
-def test_a_run_that_could_not_be_pushed_is_finished(hub: HubServer, trained: Path, llama_dir: Path, tmp_path: Path) -> None:
-    hub.fault("PUT /lfs/", 400, 99)
-    out = python(
-        hub, tmp_path, "train.py", "--data_dir", str(trained / "raw"), "--backbone", str(llama_dir), "--output_dir",
-        str(tmp_path / "run"), "--max_steps", "4", "--eval_steps", "4", "--push_to_hub", "user/repo",
-    )  # fmt: skip
-    assert out.returncode == 2
-    assert "was refused: status 400" in out.stderr
+def test_a_push_without_a_token_is_refused_before_training(settings, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(FPTError, match="needs a token that may write: run `hf auth login`, or set HF_TOKEN"):
+        run(*settings(push_to_hub="user/repo"))
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
+    with pytest.raises(FPTError, match="--push_to_hub nobody: give USER/REPOSITORY"):
+        run(*settings(push_to_hub="nobody"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_could_not_be_pushed_is_finished(here: HubServer, settings, tmp_path: Path) -> None:
+    here.fault("PUT /lfs/", 400, 99)
+    with pytest.raises(FPTError, match="was refused: status 400"):
+        run(*settings(push_to_hub="user/repo"))
     assert (tmp_path / "run" / "results.json").exists()
-    hub.faults.clear()
-    assert python(hub, tmp_path, "-m", "fpt.hub", str(tmp_path / "run"), "user/repo").returncode == 0
+    here.faults.clear()
+    assert push_run(tmp_path).startswith(f"{here.url}/user/repo/commit/")
 
 
 @pytest.mark.parametrize(
@@ -156,40 +174,31 @@ def test_a_run_that_could_not_be_pushed_is_finished(hub: HubServer, trained: Pat
         ("(GET|HEAD) .*config.json", 403, "can't be had from the Hub"),
     ],
 )
-def test_what_arrives_damaged_is_refused(
-    pattern: str, what: int | str, message: str, hub: HubServer, trained: Path, tmp_path: Path
-) -> None:
-    assert python(hub, tmp_path, "-m", "fpt.hub", str(trained / "run"), "user/repo").returncode == 0
-    hub.fault(pattern, what, 99)
-    out = python(hub, tmp_path / "elsewhere", "evaluate.py", "--checkpoint", "user/repo", "--data_dir", str(trained / "raw"))
-    assert out.returncode == 2, out.stderr[-2000:]
-    assert message in out.stderr
-    assert "Traceback" not in out.stderr
+def test_what_arrives_damaged_is_refused(pattern: str, what: int | str, message: str, here: HubServer, trained: Path) -> None:
+    push_run(trained)
+    here.fault(pattern, what, 99)
+    with pytest.raises(FPTError, match=message):
+        fpt.load("user/repo")
 
 
-def test_a_fetch_survives_a_broken_connection(hub: HubServer, trained: Path, tmp_path: Path) -> None:
-    assert python(hub, tmp_path, "-m", "fpt.hub", str(trained / "run"), "user/repo").returncode == 0
-    fault = hub.fault("GET /user/repo/resolve/.*/model.safetensors", 503)
-    out = python(hub, tmp_path / "elsewhere", "evaluate.py", "--checkpoint", "user/repo", "--data_dir", str(trained / "raw"))
-    assert out.returncode == 0, out.stderr[-2000:]
+def test_a_fetch_survives_a_broken_connection(here: HubServer, trained: Path) -> None:
+    push_run(trained)
+    fault = here.fault("GET /user/repo/resolve/.*/model.safetensors", 503)
+    assert fpt.load("user/repo").config["task"] == "cyp3a4"
     assert fault.met == 1
 
 
 @pytest.mark.parametrize("name", ["user/nothing", "user/repo@nothing"])
-def test_what_is_not_on_the_hub_is_one_line(name: str, hub: HubServer, trained: Path, tmp_path: Path) -> None:
-    assert python(hub, tmp_path, "-m", "fpt.hub", str(trained / "run"), "user/repo").returncode == 0
-    out = python(hub, tmp_path / "elsewhere", "evaluate.py", "--checkpoint", name)
-    assert out.returncode == 2
-    assert f"{name} is no folder here, and can't be had from the Hub: status 404" in out.stderr
+def test_what_is_not_on_the_hub_is_one_line(name: str, here: HubServer, trained: Path) -> None:
+    push_run(trained)
+    with pytest.raises(FPTError, match=f"{name} is no folder here, and can't be had from the Hub: .*status 404"):
+        fpt.load(name)
 
 
-def test_load_from_the_hub_and_predict(hub: HubServer, trained: Path, tmp_path: Path) -> None:
-    assert python(hub, tmp_path, "-m", "fpt.hub", str(trained / "run"), "user/repo").returncode == 0
-    code = "import fpt, json; print(json.dumps(fpt.load('user/repo').predict(['CCO', 'no molecule', 'c1ccccc1Cl'])))"
-    out = python(hub, tmp_path / "elsewhere", "-c", code)
-    assert out.returncode == 0, out.stderr[-2000:]
-    found = json.loads(out.stdout.strip().splitlines()[-1])
-    assert found == fpt.load(str(trained / "run")).predict(["CCO", "no molecule", "c1ccccc1Cl"])
+def test_load_from_the_hub_and_predict(here: HubServer, trained: Path) -> None:
+    push_run(trained)
+    inputs = ["CCO", "no molecule", "c1ccccc1Cl"]
+    assert fpt.load("user/repo").predict(inputs) == fpt.load(str(trained / "run")).predict(inputs)
 
 
 def test_predictions_in_python_are_those_of_the_script(trained: Path) -> None:
