@@ -25,7 +25,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt import __version__
-from fpt.backbones import DTYPES, Core, CoreSpec, build_empty, family_of, load_core
+from fpt.backbones import DTYPES, NO_CODE, Core, CoreSpec, build_empty, draw, family_of, load_core
 from fpt.baselines import MODELS, Network
 from fpt.errors import FPTError
 from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
@@ -105,7 +105,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FPTError(f"{folder / CONFIG} can't be read: {error}; copy the checkpoint again") from None
     missing = [key for key in REQUIRED if key not in config] if isinstance(config, dict) else list(REQUIRED)
     if missing:
@@ -136,13 +136,21 @@ def load_checkpoint(
     """
     config = read_config(folder)
     tensors = _read_tensors(folder / WEIGHTS)
+    _check_numbers(config, tensors, folder)
     if "network" in config:
         model = _baseline(config, tensors, folder)
     elif config["full"]:
         model = _full_model(config, tensors, folder)
     else:
         model, _ = _on_core(config, tensors, folder, log, backbone)
-    return model.eval(), AutoTokenizer.from_pretrained(folder) if config["tokenizer_sha256"] else None, config
+    return model.eval(), _tokenizer(folder) if config["tokenizer_sha256"] else None, config
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
+    except Exception as error:  # of many kinds, some of them the tokenizers' own
+        raise FPTError(f"{folder}: its tokenizer can't be read ({_short(error)}); copy the checkpoint again") from None
 
 
 def trained_core(where: str, log: Callable[[str], None]) -> Core:
@@ -156,6 +164,7 @@ def trained_core(where: str, log: Callable[[str], None]) -> Core:
     if "network" in config:
         raise FPTError(f"{where} is a run of --model {config['model']}, which has no core")
     tensors = _read_tensors(folder / WEIGHTS)
+    _check_numbers(config, tensors, folder)
     if config["full"]:
         model = _full_model(config, tensors, folder)
         spec = CoreSpec(config["core"]["name"])
@@ -170,7 +179,11 @@ def _on_core(
     config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path, log: Callable[[str], None], where: str | None = None
 ) -> tuple[FPT, Core]:
     known = {f.name for f in fields(CoreSpec)}
-    spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
+    try:
+        spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
+        spec.name.strip()
+    except (AttributeError, TypeError) as error:
+        raise FPTError(f"{folder / CONFIG}: its core can't be understood ({error}); copy the checkpoint again") from None
     if where:
         spec.name, spec.revision = where, None
     *ends, tuning = _ends(config, folder)
@@ -279,27 +292,73 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> FPT:
-    core = build_empty(config["core_config"])
-    model = FPT(core, family_of(core.config), *_ends(config, folder), core_dtype=DTYPES[config["core"]["dtype"]])
+    try:
+        core = build_empty(config["core_config"], len(tensors))
+        family, dtype = family_of(core.config), DTYPES[config["core"]["dtype"]]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
+        raise FPTError(f"{folder / CONFIG}: its core can't be understood ({_short(error)}); copy the checkpoint again") from None
+    known = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
+    # Before any memory is taken for it.
+    _check_tensors(dict(core.named_parameters()), known, str(folder / WEIGHTS))
+    draw(core, core)
+    model = FPT(core, family, *_ends(config, folder), core_dtype=dtype)
     # Kept in the precision it was trained in, so that the scores are the same.
     for name, parameter in model.named_parameters():
         if name in tensors:
             parameter.data = parameter.data.to(tensors[name].dtype)
-    _copy(dict(model.named_parameters()), tensors, WEIGHTS)
+    _copy(dict(model.named_parameters()), tensors, str(folder / WEIGHTS))
     return model
 
 
-def _copy(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], where: str) -> None:
+def _check_numbers(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Refuse a configuration that asks for more than its tensors can fill, before any memory is taken for it.
+
+    Raises:
+        FPTError: as said.
+    """
+    most = sum(tensor.numel() for tensor in tensors.values())
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                check(str(key), inner)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                check(name, inner)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            limit = len(tensors) if name.endswith("layers") and name not in ("input_layers", "readout_layers") else most
+            if abs(value) > limit:
+                raise FPTError(
+                    f"{folder / CONFIG}: {name} {value:,} asks for more than {WEIGHTS} holds; copy the checkpoint again"
+                )
+
+    for part in ("input", "tuning", "network"):
+        check(part, config.get(part, {}))
+
+
+def _check_tensors(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], where: str) -> None:
     if missing := sorted(set(parameters) - set(tensors)):
         raise FPTError(f"{where} lacks {len(missing)} tensors of this core, the first one {missing[0]}")
     if extra := sorted(set(tensors) - set(parameters)):
         raise FPTError(f"{where} has {len(extra)} tensors that this core has not, the first one {extra[0]}")
     for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
-            raise FPTError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, this core needs {tuple(parameter.shape)}")
+        tensor = tensors[name]
+        if parameter.shape != tensor.shape:
+            raise FPTError(f"{where}: {name} has shape {tuple(tensor.shape)}, this core needs {tuple(parameter.shape)}")
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise FPTError(f"{where}: {name} has numbers that are not finite or of a wrong type; train again, or copy it again")
+
+
+def _copy(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], where: str) -> None:
+    _check_tensors(parameters, tensors, where)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def _short(error: BaseException) -> str:
+    """An error of someone else's in a few words."""
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
 def _plain_config(model: FPT) -> dict[str, Any]:

@@ -192,6 +192,19 @@ def _shown(score: tuple[float, float] | None, runs: int) -> str:
     return f"{score[0]:.4f} ± {score[1]:.4f}" if runs > 1 else f"{score[0]:.4f}"
 
 
+def tdc_rows(task: str, rows: Sequence[Row]) -> list[str]:
+    """Rows of a set of TDC in the form of its leaderboard: model, parameters, mean ± standard deviation with three digits."""
+    if not (task.startswith("tdc/") or task == "cyp3a4"):
+        return []
+    metric = rows[0].first["primary_metric"]
+    lines = ["| Model | #Params | " + metric.upper() + " |", "|---|---|---|"]
+    for row in rows:
+        tuned, score = row.first.get("trainable_parameters"), row.score("test", metric)
+        if score is not None:
+            lines.append(f"| {row.name} | {f'{tuned:,}' if tuned else 'N/A'} | {score[0]:.3f} ± {score[1]:.3f} |")
+    return lines
+
+
 def findings(rows: Sequence[Row]) -> list[str]:
     """What the table says, in sentences that say as well when nothing can be said."""
     metric = metrics_of(rows)[0]
@@ -494,6 +507,10 @@ def build(folders: Sequence[Path], title: str, samples: int, data_dir: str | Non
         if found := findings(rows):
             blocks.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in found)}</ul>")
             text += [*(f"- {line}" for line in found), ""]
+        if leaderboard := tdc_rows(task, rows):
+            about = f"As rows of TDC's leaderboard ({len(rows[0].runs)} seeds):"
+            blocks += [f"<p>{about}</p>", f"<pre>{html.escape(chr(10).join(leaderboard))}</pre>"]
+            text += [about, "", *leaderboard, ""]
         blocks += [learning_curves(rows), *_score_pictures(rows)]
         blocks += _insights(rows, samples, data_dir, log) if samples else []
         commands = "\n".join(row.command for row in rows)

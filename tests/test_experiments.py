@@ -17,15 +17,18 @@ import pytest
 import yaml
 from conftest import molecules, write_tdc
 from rdkit import Chem
+from test_modalities import write_mnist, write_speech
 
 from fpt import experiment, report
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.attention import features, look
 from fpt.checkpoint import find_checkpoint, load_checkpoint
 from fpt.data import prepare
 from fpt.errors import FPTError
 from fpt.experiment import ExperimentArguments, cells_of, finished, parse_sweep, read_experiment
-from fpt.report import _is_atom, build, find_runs, findings, read_rows
+from fpt.report import _is_atom, build, find_runs, findings, read_rows, tdc_rows
 from fpt.tasks import TASKS
+from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
 
@@ -328,6 +331,28 @@ def test_attention_is_what_the_core_computes(table: Path, monkeypatch) -> None:
     states, labels = features(model, prepared, 30)
     assert states.shape == (30, 32)
     assert labels.tolist() == prepared.splits["test"]["label"][:30]
+
+
+@pytest.mark.parametrize(("dataset", "pictures"), [("bit-xor", 3), ("mnist", 3), ("speech-commands", 3), ("digit-add", 3)])
+def test_the_page_shows_each_modality(dataset: str, pictures: int, llama_dir: Path, tmp_path: Path) -> None:
+    writers = {"mnist": write_mnist, "speech-commands": write_speech}
+    raw = str(writers[dataset](tmp_path / "raw")) if dataset in writers else None
+    data = DataArguments(dataset=dataset, data_dir=raw, num_proc=1)
+    training = TrainArguments(output_dir=str(tmp_path / "run"), max_steps=4, eval_steps=4)
+    run(data, ModelArguments(backbone=str(llama_dir)), training)
+    page, _ = build(find_runs([str(tmp_path / "run")]), "One", 2, raw, lambda line: None)
+    parser = Parser()
+    parser.feed(page)
+    # Two samples, their curves, and whatever scores and t-SNE the task has.
+    assert parser.tags.count("img") >= pictures
+    assert "does not show its attention" not in page
+
+
+def test_rows_of_the_leaderboard_of_tdc(table: Path) -> None:
+    rows = read_rows(find_runs([str(table / "out")]))["cyp3a4"]
+    mean, deviation = rows[0].score("test", "auprc")
+    assert tdc_rows("cyp3a4", rows)[2] == f"| FPT | {rows[0].first['trainable_parameters']:,} | {mean:.3f} ± {deviation:.3f} |"
+    assert tdc_rows("mnist", rows) == []
 
 
 def test_tokens_of_a_molecule_that_are_atoms() -> None:

@@ -31,6 +31,8 @@ from fpt.files import cache_home, new_folder, release_pages, sha256_file
 from fpt.registry import Registry
 
 RANDOM, RUN = "random:", "run:"
+# Said aloud: where it is left open, transformers asks on the terminal whether code from a repository may run.
+NO_CODE = MappingProxyType({"trust_remote_code": False})
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Parts of a core: norms, positions, attention, feed-forward, and the rest.
 CORE_PARTS = ("ln", "pos", "attn", "ff", "other")
@@ -312,12 +314,22 @@ class Weights:
         return digest.hexdigest()
 
 
-def build_empty(config: dict[str, Any]) -> PreTrainedModel:
-    """A core of the architecture in `config` (``PreTrainedConfig.to_dict``), its weights to be loaded by the caller."""
+def build_empty(config: dict[str, Any], layers: int) -> PreTrainedModel:
+    """A core of the architecture in `config` (``PreTrainedConfig.to_dict``) without memory for its weights; see `draw`.
+
+    Args:
+        layers: more than so many are refused: the file has no weights for them.
+
+    Raises:
+        ValueError: as said, or there is no such architecture.
+    """
     config = dict(config)
     plain = AutoConfig.for_model(config.pop("model_type"), **config)
     family = family_of(plain)
-    model = family.build(plain)
+    if not 1 <= plain.num_hidden_layers <= layers:
+        raise ValueError(f"{plain.num_hidden_layers:,} layers, more than there are tensors")
+    with torch.device("meta"), no_init_weights():
+        model = family.build(plain)
     family.take_table(model)
     model.config.tie_word_embeddings = False
     return model
@@ -336,7 +348,7 @@ def core_config(spec: CoreSpec) -> PreTrainedConfig:
             return names[name].random_config(name)
         name = names[name].hub_ids[name]
     try:
-        return AutoConfig.from_pretrained(os.path.expanduser(name), revision=spec.revision)
+        return AutoConfig.from_pretrained(os.path.expanduser(name), revision=spec.revision, **NO_CODE)
     except Exception as error:
         raise FPTError(_why_not(spec.name, names, error)) from None
 
@@ -351,12 +363,12 @@ def load_pretrained(
     """
     safe = {} if "gguf_file" in kwargs else {"use_safetensors": True}
     if family is None:
-        family = family_of(AutoConfig.from_pretrained(where, revision=revision, **kwargs))
+        family = family_of(AutoConfig.from_pretrained(where, revision=revision, **NO_CODE, **kwargs))
     model = family.model_class.from_pretrained(
-        where, revision=revision, dtype=torch.float32, **safe, **family.model_options, **kwargs
+        where, revision=revision, dtype=torch.float32, **safe, **family.model_options, **NO_CODE, **kwargs
     )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, **NO_CODE, **kwargs)
     except (OSError, ValueError):
         tokenizer = None
     # For a folder without a tokenizer transformers makes one that knows no word.
