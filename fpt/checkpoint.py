@@ -12,10 +12,12 @@ Nothing in it is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -36,7 +38,15 @@ from fpt.outputs import Output, output_from_dict
 from fpt.tuning import Tuning, merge_lora
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
-REQUIRED = ("task", "input", "output", "core", "model_sha256", "tokenizer_sha256", "full")
+MISSING = object()
+# What a configuration must have, and of which type.
+REQUIRED: dict[str, Any] = {
+    **{"task": str, "input": dict, "output": dict, "core": dict, "core.name": str, "core.dtype": str, "full": bool},
+    **{"model_sha256": str, "tokenizer_sha256": (str, NoneType), "eval_batch_size": int, "training": dict, "training.seed": int},
+    **{"data": dict, "data.arguments": dict, "data.request": dict, "data.request.split_seed": int, "data.data_sha256": str},
+}
+# What it may have.
+OPTIONAL: dict[str, Any] = {"tuning": dict, "network": dict, "model": str, "mixed_precision": str, "core_config": dict}
 
 
 def save_checkpoint(
@@ -107,9 +117,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FPTError(f"{folder / CONFIG} can't be read: {error}; copy the checkpoint again") from None
-    missing = [key for key in REQUIRED if key not in config] if isinstance(config, dict) else list(REQUIRED)
+    missing = [name for name in REQUIRED if _entry(config, name) is MISSING]
     if missing:
         raise FPTError(f"{folder / CONFIG} lacks {', '.join(missing)}; it was not written by train.py")
+    for name, kind in {**REQUIRED, **OPTIONAL}.items():
+        value = _entry(config, name)
+        if value is not MISSING and (not isinstance(value, kind) or (kind is int and not 0 <= value < 2**63)):
+            raise FPTError(f"{folder / CONFIG}: {name} is {str(value)[:50]!r}, which makes no sense; copy the checkpoint again")
     for name, key in ((WEIGHTS, "model_sha256"), (TOKENIZER, "tokenizer_sha256")):
         if config[key] is None and name == TOKENIZER:
             continue  # a task on numbers has none
@@ -117,6 +131,15 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise FPTError(f"{folder} has no {name}; copy the checkpoint again")
         if sha256_file(folder / name) != config[key]:
             raise FPTError(f"{folder / name} is truncated or was changed: its sha256 is not the one in {CONFIG}")
+    return config
+
+
+def _entry(config: Any, name: str) -> Any:
+    """The value at ``a.b.c``, or MISSING."""
+    for part in name.split("."):
+        if not isinstance(config, dict) or part not in config:
+            return MISSING
+        config = config[part]
     return config
 
 
@@ -137,12 +160,13 @@ def load_checkpoint(
     config = read_config(folder)
     tensors = _read_tensors(folder / WEIGHTS)
     _check_numbers(config, tensors, folder)
-    if "network" in config:
-        model = _baseline(config, tensors, folder)
-    elif config["full"]:
-        model = _full_model(config, tensors, folder)
-    else:
-        model, _ = _on_core(config, tensors, folder, log, backbone)
+    with _understood(folder):
+        if "network" in config:
+            model = _baseline(config, tensors, folder)
+        elif config["full"]:
+            model = _full_model(config, tensors, folder)
+        else:
+            model, _ = _on_core(config, tensors, folder, log, backbone)
     return model.eval(), _tokenizer(folder) if config["tokenizer_sha256"] else None, config
 
 
@@ -165,12 +189,13 @@ def trained_core(where: str, log: Callable[[str], None]) -> Core:
         raise FPTError(f"{where} is a run of --model {config['model']}, which has no core")
     tensors = _read_tensors(folder / WEIGHTS)
     _check_numbers(config, tensors, folder)
-    if config["full"]:
-        model = _full_model(config, tensors, folder)
-        spec = CoreSpec(config["core"]["name"])
-        core = Core(model.core, model.family, spec, None, None, model.family.input_std(model.core, None))
-    else:
-        _, core = _on_core(config, tensors, folder, log)
+    with _understood(folder):
+        if config["full"]:
+            model = _full_model(config, tensors, folder)
+            spec = CoreSpec(config["core"]["name"])
+            core = Core(model.core, model.family, spec, None, None, model.family.input_std(model.core, None))
+        else:
+            _, core = _on_core(config, tensors, folder, log)
     merge_lora(core.model)
     return core
 
@@ -179,14 +204,10 @@ def _on_core(
     config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path, log: Callable[[str], None], where: str | None = None
 ) -> tuple[FPT, Core]:
     known = {f.name for f in fields(CoreSpec)}
-    try:
-        spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
-        spec.name.strip()
-    except (AttributeError, TypeError) as error:
-        raise FPTError(f"{folder / CONFIG}: its core can't be understood ({error}); copy the checkpoint again") from None
+    spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
     if where:
         spec.name, spec.revision = where, None
-    *ends, tuning = _ends(config, folder)
+    *ends, tuning = _ends(config)
     core = load_core(spec, log, tuning.parts)
     model = build_model(core, *ends, tuning)
     load_tuned(model, tensors, str(folder / WEIGHTS))
@@ -194,24 +215,31 @@ def _on_core(
 
 
 def _baseline(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> Network:
-    inputs, output, _ = _ends(config, folder)
-    try:
-        about = config["network"]
-        model = MODELS[about["name"]].network(inputs, output, about["options"], about["shape"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FPTError(f"{folder / CONFIG}: its network can't be understood ({error}); copy the checkpoint again") from None
+    inputs, output, _ = _ends(config)
+    about = config["network"]
+    model = MODELS[about["name"]].network(inputs, output, about["options"], about["shape"])
     load_tuned(model, tensors, str(folder / WEIGHTS))
     return model
 
 
-def _ends(config: dict[str, Any], folder: Path) -> tuple[Input, Output, Tuning]:
+def _ends(config: dict[str, Any]) -> tuple[Input, Output, Tuning]:
+    tuning = Tuning(**config.get("tuning", {}))
+    return input_from_dict(config["input"]), output_from_dict(config["output"]), tuning
+
+
+@contextlib.contextmanager
+def _understood(folder: Path) -> Iterator[None]:
+    """A configuration that makes no sense ends in an error of its reader or of the library that builds from it.
+
+    Raises:
+        FPTError: instead of these.
+    """
     try:
-        tuning = Tuning(**config.get("tuning", {}))
-        return input_from_dict(config["input"]), output_from_dict(config["output"]), tuning
-    except (KeyError, TypeError, ValueError) as error:
-        raise FPTError(
-            f"{folder / CONFIG}: its input, output or tuning can't be understood ({error}); copy the checkpoint again"
-        ) from None
+        yield
+    except FPTError:
+        raise
+    except Exception as error:
+        raise FPTError(f"{folder / CONFIG} can't be understood ({_short(error)}); copy the checkpoint again") from None
 
 
 def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> None:
@@ -292,16 +320,13 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> FPT:
-    try:
-        core = build_empty(config["core_config"], len(tensors))
-        family, dtype = family_of(core.config), DTYPES[config["core"]["dtype"]]
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
-        raise FPTError(f"{folder / CONFIG}: its core can't be understood ({_short(error)}); copy the checkpoint again") from None
+    core = build_empty(config["core_config"], len(tensors))
+    family, dtype = family_of(core.config), DTYPES[config["core"]["dtype"]]
     known = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
     # Before any memory is taken for it.
     _check_tensors(dict(core.named_parameters()), known, str(folder / WEIGHTS))
     draw(core, core)
-    model = FPT(core, family, *_ends(config, folder), core_dtype=dtype)
+    model = FPT(core, family, *_ends(config), core_dtype=dtype)
     # Kept in the precision it was trained in, so that the scores are the same.
     for name, parameter in model.named_parameters():
         if name in tensors:

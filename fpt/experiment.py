@@ -448,6 +448,9 @@ def _check_keys(path: Path, said: Any, known: Sequence[str], what: str) -> None:
     for name in ("arguments", "budgets", "published"):
         if not isinstance(said.get(name) or {}, dict):
             raise FPTError(f"{path}: {name} of {what} must be names with values")
+    for budget, values in (said.get("budgets") or {}).items():
+        if not isinstance(values or {}, dict):
+            raise FPTError(f"{path}: budget {budget!r} of {what} must be names with values")
 
 
 def _check_arguments(path: Path, row: Row) -> None:

@@ -104,7 +104,8 @@ def read_rows(folders: Sequence[Path]) -> dict[str, list[Row]]:
             key, name = row_key(results), (named or {}).get("name") or row_name(results)
             task = results["task"]
             results["metrics"]["test"], results["history"], results["seed"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            command = command_of(results["arguments"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FPTError(f"{folder / RESULTS_FILE} can't be read ({error!r}); run it again") from None
         row = rows[task].setdefault(key, Row(key, name))
         if named:
@@ -112,7 +113,7 @@ def read_rows(folders: Sequence[Path]) -> dict[str, list[Row]]:
         if results["seed"] in {r["seed"] for r in row.results}:
             raise FPTError(f"{folder} and {row.runs[0][0]} are the same run twice (seed {results['seed']}); give one of them")
         row.runs.append((folder, results))
-        row.command = row.command or command_of(results["arguments"])
+        row.command = row.command or command
     order = {named["name"]: named["order"] for named in experiments if named}
     return {task: sorted(own.values(), key=lambda r: order.get(r.name, 99)) for task, own in rows.items()}
 
