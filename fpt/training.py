@@ -364,48 +364,26 @@ class Loop:
         clock = time.perf_counter()
         self.model.train()
         with self._until_signal(), bar:
-            while progress.step < args.max_steps and not self._should_stop():
-                self.sampler.start_epoch(progress.epoch, progress.batch)
-                self.samples.start_epoch(progress.epoch)
-                for batch in self.loader:
-                    batch = send_to_device(batch, accelerator.device)
-                    with accelerator.accumulate(self.model):
-                        logits = self.model(batch["inputs"], batch["attention_mask"])
-                        loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(progress.batch)
-                        self.losses.append(loss.detach())
-                        self.lost = (self.lost + 1) * ~torch.isfinite(loss.detach())
-                        accelerator.backward(loss)
-                        if accelerator.sync_gradients:
-                            self._clip()
-                        self.optimizer.step()
-                        self.optimizer.zero_grad()
-                    progress.tokens += self.sampler.tokens(progress.batch)
-                    progress.batch += 1
-                    if not accelerator.sync_gradients:
-                        continue
-                    self.schedule.step()
-                    progress.step += 1
-                    bar.update()
-                    if progress.step % 10 == 0:
-                        seconds = progress.train_seconds + time.perf_counter() - clock
-                        loss_now = self._mean(self.losses[-50:])
-                        bar.set_postfix(loss=f"{loss_now:.3f}", tokens_s=f"{progress.tokens / seconds:.0f}")
-                    last = progress.step == args.max_steps
-                    if progress.step % args.eval_steps == 0 or last:
-                        progress.train_seconds += time.perf_counter() - clock
-                        self._evaluate(self._mean(self.losses), bar, trackers)
-                        self.losses.clear()
-                        clock = time.perf_counter()
-                    self.stopped = self._must_stop() and not last
-                    if progress.step % save_steps == 0 or last or self._should_stop() or self.stopped:
-                        progress.train_seconds += time.perf_counter() - clock
-                        progress.wall_seconds = earlier + time.perf_counter() - started
-                        self._save_state()
-                        clock = time.perf_counter()
-                    if last or self._should_stop() or self.stopped:
-                        break
-                else:
-                    progress.epoch, progress.batch = progress.epoch + 1, 0
+            for batch in self._batches():
+                if not self._learn(send_to_device(batch, accelerator.device)):
+                    continue
+                bar.update()
+                if progress.step % 10 == 0:
+                    seconds = progress.train_seconds + time.perf_counter() - clock
+                    loss_now = self._mean(self.losses[-50:])
+                    bar.set_postfix(loss=f"{loss_now:.3f}", tokens_s=f"{progress.tokens / seconds:.0f}")
+                last = progress.step == args.max_steps
+                if progress.step % args.eval_steps == 0 or last:
+                    progress.train_seconds += time.perf_counter() - clock
+                    self._evaluate(self._mean(self.losses), bar, trackers)
+                    self.losses.clear()
+                    clock = time.perf_counter()
+                self.stopped = self._must_stop() and not last
+                if progress.step % save_steps == 0 or last or self._should_stop() or self.stopped:
+                    progress.train_seconds += time.perf_counter() - clock
+                    progress.wall_seconds = earlier + time.perf_counter() - started
+                    self._save_state()
+                    clock = time.perf_counter()
                 if self.stopped:
                     break
         if self._should_stop():
@@ -415,6 +393,38 @@ class Loop:
             )
         progress.wall_seconds = earlier
         return progress
+
+    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of one epoch after the other, from where the run is until it is over."""
+        progress = self.progress
+        while True:
+            self.sampler.start_epoch(progress.epoch, progress.batch)
+            self.samples.start_epoch(progress.epoch)
+            for batch in self.loader:
+                if progress.step >= self.args.max_steps or self._should_stop():
+                    return
+                yield batch
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+
+    def _learn(self, batch: dict[str, torch.Tensor]) -> bool:
+        """Learn from a batch; returns whether it was the last of an optimizer step."""
+        accelerator, progress = self.accelerator, self.progress
+        with accelerator.accumulate(self.model):
+            logits = self.model(batch["inputs"], batch["attention_mask"])
+            loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(progress.batch)
+            self.losses.append(loss.detach())
+            self.lost = (self.lost + 1) * ~torch.isfinite(loss.detach())
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                self._clip()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        progress.tokens += self.sampler.tokens(progress.batch)
+        progress.batch += 1
+        if accelerator.sync_gradients:
+            self.schedule.step()
+            progress.step += 1
+        return accelerator.sync_gradients
 
     def predict(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of the model as it is now on `split`, and the labels."""

@@ -1,0 +1,95 @@
+"""What the documentation says: commands that the scripts understand, links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from fpt import args as arguments
+from fpt.args import EvaluateArguments, parse, parse_training
+from fpt.experiment import ExperimentArguments, read_experiment
+from fpt.plan import PlanArguments
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")] + sorted((ROOT / "docs").glob("*.md"))
+
+
+def commands() -> list[str]:
+    """Every command in a block of code, and every one that is written in a line of text."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            found += block.replace("\\\n", " ").splitlines()
+        found += re.findall(r"`((?:accelerate launch|python|make) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    found = [re.sub(r"\s+#.*", "", line).strip() for line in found]
+    known = re.compile(r"(accelerate launch |python evaluate\.py |python -m fpt\.|make )")
+    return sorted({line for line in found if known.match(line) and "…" not in line})
+
+
+COMMANDS = commands()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command)
+    if "--config_file" in words:
+        config = words[words.index("--config_file") + 1]
+        assert "X" in config or (ROOT / config).is_file()
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    script = next(i for i, word in enumerate(words) if word.endswith(".py") or word.startswith("fpt."))
+    # Names that stand for something.
+    rest = [word for word in words[script + 1 :] if word not in ("--help", "DIR", "FILE")]
+    monkeypatch.setattr(sys, "argv", ["script", *rest])
+    name = words[script]
+    if name == "train.py":
+        parse_training("")
+    elif name in ("fpt.inspect", "fpt.plan"):
+        parse_training("", *([PlanArguments] if name == "fpt.plan" else []))
+    elif name == "evaluate.py":
+        parse("", EvaluateArguments)
+    elif name == "fpt.experiment":
+        (said,) = parse_experiment(rest, monkeypatch)
+        if said.file != "FILE":
+            read_experiment(ROOT / said.file, said.budget)
+    elif name in ("fpt.launch", "fpt.report", "fpt.hub"):
+        assert (ROOT / f"{name.replace('.', '/')}.py").is_file()
+    elif name.startswith("benchmarks/"):
+        assert (ROOT / name).is_file()
+    else:
+        raise AssertionError(f"what is {name}?")
+
+
+def parse_experiment(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[ExperimentArguments]:
+    if rest and not rest[0].startswith("-"):
+        rest = ["--file", *rest]
+    elif "--file" not in rest:
+        rest = ["--file", "FILE", *rest]
+    monkeypatch.setattr(sys, "argv", ["script", *rest])
+    return parse("", ExperimentArguments)
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 25
+    assert arguments is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), target
+
+
+def test_files_that_are_named_are_there() -> None:
+    for page in PAGES:
+        for name in re.findall(
+            r"`((?:fpt|tests|benchmarks|examples|experiments|accelerate_configs|ds_configs)/[\w./]+)`", page.read_text()
+        ):
+            assert (ROOT / name).exists() or "X" in name or "NAME" in name, f"{page.name}: {name}"
