@@ -45,6 +45,12 @@ class DataArguments:
     # The task's own arguments, by name; see `fpt.tasks.Task.options`.
     options: dict[str, Any] = field(default_factory=dict, init=False)
 
+    @property
+    def longest(self) -> int:
+        """--max_length, once `fpt.tasks.resolve` has given it the task's own value."""
+        assert self.max_length is not None
+        return self.max_length
+
 
 @dataclass
 class ModelArguments:
@@ -140,7 +146,7 @@ class EvaluateArguments:
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
 
 
-def parse(description: str, *kinds: type) -> tuple[Any, ...]:
+def parse(description: str, *kinds: Any) -> tuple[Any, ...]:
     """Parse ``sys.argv`` into one instance of each dataclass in `kinds`."""
     parser = HfArgumentParser(kinds, description=description, allow_abbrev=False)
     return parser.parse_args_into_dataclasses(sys.argv[1:])

@@ -207,9 +207,9 @@ def _on_core(
     spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
     if where:
         spec.name, spec.revision = where, None
-    *ends, tuning = _ends(config)
+    inputs, output, tuning = _ends(config)
     core = load_core(spec, log, tuning.parts)
-    model = build_model(core, *ends, tuning)
+    model = build_model(core, inputs, output, tuning)
     load_tuned(model, tensors, str(folder / WEIGHTS))
     return model, core
 
@@ -217,7 +217,8 @@ def _on_core(
 def _baseline(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> Network:
     inputs, output, _ = _ends(config)
     about = config["network"]
-    model = MODELS[about["name"]].network(inputs, output, about["options"], about["shape"])
+    kind: Any = MODELS[about["name"]]
+    model = kind.network(inputs, output, about["options"], about["shape"])
     load_tuned(model, tensors, str(folder / WEIGHTS))
     return model
 

@@ -39,6 +39,7 @@ from fpt.tokenizers import TRAINED, build_tokenizer
 CODE_VERSION = 2
 # Rows that are preprocessed at a time; what is done of them survives a stop.
 SHARD = 2048
+Lengths = Sequence[int] | np.ndarray
 
 
 @dataclass
@@ -118,7 +119,7 @@ def prepare(
     source = task.locate(args, lambda line: log(f"data: {line}"))
     key = _key(request, source)
     work = root / "work" / f"{slug(task.name)}-{key}"
-    with alone(work.with_suffix(".lock"), lambda: log("data: another run preprocesses the same data; waiting for it")):
+    with alone(root / "locks" / work.name, lambda: log("data: another run preprocesses the same data; waiting for it")):
         if _read_manifest(folder / key / "manifest.json"):
             log(f"data: Arrow cache: {folder / key} (same content as {source.origin})")
         else:
@@ -159,7 +160,7 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
     Raises:
         FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
     """
-    if args.tokenizer is not None and args.max_length < 3:
+    if args.tokenizer is not None and args.longest < 3:
         raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")
     examples = task.split(source, args, request["split_seed"])
     _check_not_empty(examples.splits, source)
@@ -298,7 +299,7 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
 
     POOL = 50
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(self, lengths: Lengths, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size, self.seed, self.rank, self.processes = batch_size, seed, rank, processes
         self.start_epoch(0)
@@ -345,7 +346,7 @@ class SortedBatchSampler(Sampler[list[int]]):
         own: how many of its batches count.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(self, lengths: Lengths, batch_size: int, rank: int = 0, processes: int = 1) -> None:
         order = np.argsort(-np.asarray(lengths), kind="stable")
         batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
         self.batches = batches[rank::processes]
@@ -369,7 +370,7 @@ def make_loader(samples: Any, batch_sampler: Sampler[list[int]], inputs: Input, 
     )
 
 
-def padding_waste(lengths: Sequence[int], batches: Iterator[Sequence[int]]) -> float:
+def padding_waste(lengths: Lengths, batches: Iterator[Any]) -> float:
     """Share of positions that are padding when each batch is padded to its longest sample."""
     lengths = np.asarray(lengths)
     real = padded = 0
@@ -380,7 +381,7 @@ def padding_waste(lengths: Sequence[int], batches: Iterator[Sequence[int]]) -> f
     return 1 - real / padded
 
 
-def random_batches(count: int, batch_size: int, seed: int) -> Iterator[Sequence[int]]:
+def random_batches(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Batches in a random order, without regard to length: what `LengthGroupedBatchSampler` is compared with."""
     order = np.random.default_rng(seed).permutation(count)
     return (order[i : i + batch_size] for i in range(0, count, batch_size))

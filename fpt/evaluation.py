@@ -67,12 +67,14 @@ def predict(
 
 def predict_split(
     model: torch.nn.Module, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and labels of a split, without augmentation; see `predict`."""
     rows = prepared.splits[split]
     if isinstance(rows, Dataset) and "variants" in rows.column_names:
         prepared = replace(prepared, splits={split: rows.remove_columns("variants")})
-    return predict(model, prepared.samples(split), prepared.input, prepared.output, batch_size, accelerator)
+    predictions, labels = predict(model, prepared.samples(split), prepared.input, prepared.output, batch_size, accelerator)
+    assert labels is not None
+    return predictions, labels
 
 
 class _Listed(list):
@@ -190,7 +192,7 @@ def run(args: EvaluateArguments) -> None:
     accelerator = make_accelerator(config.get("mixed_precision"))
     model, tokenizer, config = load_checkpoint(folder, accelerator.print, args.backbone)
     batch_size = args.eval_batch_size or config["eval_batch_size"]
-    if rows is not None:
+    if rows is not None and column is not None and args.output is not None:
         out = predict_file(rows, column, task, data, model, tokenizer, config, batch_size, accelerator)
         if accelerator.is_main_process:
             write_csv(out, Path(args.output))
@@ -220,7 +222,7 @@ def run(args: EvaluateArguments) -> None:
 
 def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse an output that would replace the user's file or a column of it."""
-    if Path(args.output).resolve() == Path(args.predict).resolve():
+    if Path(args.output or "").resolve() == Path(args.predict or "").resolve():
         raise FPTError(f"--output {args.output} is the file to predict; give another name")
     if taken := [c for c in columns if c in rows]:
         raise FPTError(f"{args.predict} has the column {taken[0]!r}, which the predictions need; rename it")

@@ -307,7 +307,7 @@ def wandb_sweep(runner: Runner, cells: Sequence[Cell], name: str) -> None:
 
 def table(experiment: Experiment, cells: Sequence[Cell], launcher: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
     """The table as Markdown, and its rows as JSON values."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in experiment.rows:
         own = [cell for cell in cells if cell.row.name == row.name]
         found = [results for cell in own if (results := cell.results)]
@@ -339,12 +339,12 @@ def table(experiment: Experiment, cells: Sequence[Cell], launcher: Sequence[str]
         "",
     ]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in rows:
-        scores = [_cell_text(row["metrics"].get("test", {}).get(m)) for m in metrics]
-        published = [f"{row['published'][m]:.4f}" if m in row["published"] else "" for m in metrics]
-        steps = ", ".join(f"{s:,}" for s in row["steps"])
-        seconds = f"{row['wall_seconds'] or 0:,.0f}"
-        texts = [row["name"], ", ".join(row["core"]), str(len(row["seeds"])), steps, *scores, *published, seconds]
+    for made in rows:
+        scores = [_cell_text(made["metrics"].get("test", {}).get(m)) for m in metrics]
+        published = [f"{made['published'][m]:.4f}" if m in made["published"] else "" for m in metrics]
+        steps = ", ".join(f"{s:,}" for s in made["steps"])
+        seconds = f"{made['wall_seconds'] or 0:,.0f}"
+        texts = [made["name"], ", ".join(made["core"]), str(len(made["seeds"])), steps, *scores, *published, seconds]
         lines.append(f"| {' | '.join(texts)} |")
     if sources := {row["source"] for row in rows if row["source"]}:
         lines += ["", f"Published values: {'; '.join(sorted(sources))}."]

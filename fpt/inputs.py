@@ -19,6 +19,7 @@ class Input(ABC):
 
     kind: ClassVar[str]
     column: ClassVar[str]
+    dim: int = 0
 
     @abstractmethod
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
@@ -106,8 +107,8 @@ class Patches(Input):
         inputs = np.zeros((len(sequences), max(lengths), self.dim), dtype=np.float32)
         for row, sequence, length in zip(inputs, sequences, lengths, strict=True):
             row[:length] = np.asarray(sequence, dtype=np.float32).reshape(length, self.dim)
-            row[:length] -= np.float32(self.mean)
-            row[:length] /= np.float32(self.std)
+            row[:length] -= np.asarray(self.mean, dtype=np.float32)
+            row[:length] /= np.asarray(self.std, dtype=np.float32)
         return torch.from_numpy(inputs), _mask(lengths)
 
 

@@ -189,8 +189,10 @@ def init_input(
 def _init_table(embedding: nn.Embedding, core: Core, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float) -> str:
     embedding.weight.normal_(std=core.input_std)
     table = core.token_embedding
-    from_core = how == "core" and core.tokenizer is not None and tokenizer is not None and table is not None
-    if from_core:
+    from_core = how == "core"
+    if not from_core or core.tokenizer is None or tokenizer is None or table is None:
+        from_core = False
+    else:
         table = table.float()
         for token, index in tokenizer.get_vocab().items():
             embedding.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)

@@ -154,7 +154,7 @@ class Value(Output):
 
     def metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
         metrics = regression_metrics(labels, predictions[:, 0])
-        return {"loss": (metrics["rmse"] / self.std) ** 2, **metrics}
+        return {"loss": (float(metrics["rmse"] or 0) / self.std) ** 2, **metrics}
 
     def describe(self, labels: np.ndarray) -> str:
         return f"{labels.mean():.3g} ± {labels.std():.3g}{f' {self.unit}' if self.unit else ''}"

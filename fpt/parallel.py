@@ -20,7 +20,6 @@ from torch import nn
 from fpt.args import TrainArguments
 from fpt.backbones import DTYPES
 from fpt.errors import FPTError
-from fpt.model import FPT
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -96,7 +95,7 @@ def precision(accelerator: Accelerator) -> str:
 
 
 def prepare(
-    accelerator: Accelerator, model: FPT, optimizer: torch.optim.Optimizer, args: TrainArguments
+    accelerator: Accelerator, model: Any, optimizer: torch.optim.Optimizer, args: TrainArguments
 ) -> tuple[nn.Module, Any]:
     """Model and optimizer as the strategy runs them."""
     if accelerator.core_precision != "no":  # type: ignore[attr-defined]
@@ -205,7 +204,7 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _like(parameter: Any, value: torch.Tensor) -> torch.Tensor:
     """`value` where and how `parameter` is."""
     value = value.to(parameter.device)
     if hasattr(parameter, "device_mesh"):
@@ -241,7 +240,7 @@ def _make_states(optimizer: Any) -> None:
 
 def _link(optimizer: Any) -> None:
     """Let ZeRO-1 and 2 find the moments of every parameter: of several groups they know those of the first only."""
-    zero = getattr(optimizer, "optimizer", None)
+    zero: Any = getattr(optimizer, "optimizer", None)
     if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
         zero._hp_optimizer_states_linked = False
         zero._lazy_init_hp_params_optimizer_state()

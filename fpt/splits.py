@@ -24,7 +24,7 @@ def cut_valid(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.nd
     return np.sort(order[size:]), np.sort(order[:size])
 
 
-def random_split(count: int, seed: int, labels: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+def random_split(count: int, seed: int, labels: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Cut rows into 0.7/0.1/0.2 at random; with `labels` each split has every label's share.
 
     Returns:
@@ -33,16 +33,16 @@ def random_split(count: int, seed: int, labels: Sequence[int] | None = None) -> 
     Raises:
         FPTError: a label is too rare to be in every split.
     """
-    labels = None if labels is None else np.asarray(labels)
+    strata = None if labels is None else np.asarray(labels)
     # Whole rows: a share of a share would be rounded twice.
     sizes = [max(1, round(count * fraction)) for fraction in FRACTIONS]
     try:
-        kept, test = train_test_split(np.arange(count), test_size=sizes[2], random_state=seed, stratify=labels)
+        kept, test = train_test_split(np.arange(count), test_size=sizes[2], random_state=seed, stratify=strata)
         train, valid = train_test_split(
             kept,
             test_size=sizes[1],
             random_state=seed,
-            stratify=None if labels is None else labels[kept],
+            stratify=None if strata is None else strata[kept],
         )
     except ValueError as error:
         raise FPTError(f"the rows can't be split: {error}; give more rows of each class, or another --split") from None

@@ -22,7 +22,7 @@ PIECES = {
 
 def _pieces(texts: Sequence[str], args: DataArguments) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
-    tokenizer.pre_tokenizer = PIECES[args.tokenizer]
+    tokenizer.pre_tokenizer = PIECES[args.tokenizer or ""]
     tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False))
     return tokenizer
 
@@ -52,7 +52,7 @@ def build_tokenizer(texts: Sequence[str], args: DataArguments) -> PreTrainedToke
         FPTError: there is no such tokenizer, or the vocabulary is too small.
     """
     if args.tokenizer not in TRAINED:
-        return _from_hub(args.tokenizer)
+        return _from_hub(args.tokenizer or "")
     tokenizer = TRAINED[args.tokenizer](texts, args)
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
     tokenizer.post_processor = processors.TemplateProcessing(

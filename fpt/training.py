@@ -104,8 +104,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     if args.push_to_hub:
         check_push(args.push_to_hub)
     task, resolved = resolve(TASKS[data.dataset], data, kind.view)
-    args = changed(args, output_dir=args.output_dir or default_output(task.name, kind.name))
-    output = Path(args.output_dir)
+    output = Path(args.output_dir or default_output(task.name, kind.name))
+    args = changed(args, output_dir=str(output))
     arguments = {**as_dict(data), **as_dict(model_args), **as_dict(args)}
     accelerator = training_accelerator(args, output)
     log = accelerator.print
@@ -655,12 +655,13 @@ def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: di
     """Open the tracker that ``--report_to`` names; returns whether there is one."""
     if args.report_to == "none":
         return False
-    logs = Path(args.output_dir) / "logs"
+    output = Path(arguments["output_dir"])
+    logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     nested = ("options", "model_options")
     every = {**arguments, **{k: v for name in nested for k, v in arguments[name].items()}}
     config = {k: v for k, v in every.items() if v is not None and k not in nested}
-    name = Path(args.output_dir).name
+    name = output.name
     accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
     return True
 

@@ -111,7 +111,11 @@ def add_lora(model: PreTrainedModel, tuning: Tuning) -> None:
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     config = LoraConfig(
-        r=tuning.lora_rank, lora_alpha=tuning.lora_alpha, target_modules=names, fan_in_fan_out=transposed, bias="none"
+        r=tuning.lora_rank,
+        lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]  # any number does
+        target_modules=names,
+        fan_in_fan_out=transposed,
+        bias="none",
     )
     inject_adapter_in_model(config, model)
 

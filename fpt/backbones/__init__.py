@@ -62,6 +62,11 @@ class CoreSpec:
     sha256: str | None = None
     hub_id: str | None = None
 
+    @property
+    def short_hash(self) -> str:
+        """The start of the hash, for people."""
+        return (self.sha256 or "")[:12]
+
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""
         return asdict(self)
@@ -138,7 +143,7 @@ class Family:
         """Return model, tokenizer and revision of the registered core `name`."""
         return load_pretrained(self.hub_ids[name], revision, family=self)
 
-    def parts(self, model: nn.Module) -> dict[str, str]:
+    def parts(self, model: Any) -> dict[str, str]:
         """The part, one of `CORE_PARTS`, of each of the core's parameters by name."""
         norms = {prefix for prefix, module in model.named_modules() if is_norm(module)}
 
@@ -154,7 +159,7 @@ class Family:
 
         return {name: part(name) for name, _ in model.named_parameters()}
 
-    def blocks(self, model: nn.Module) -> nn.ModuleList:
+    def blocks(self, model: Any) -> nn.ModuleList:
         """The list of blocks: the longest one.
 
         Raises:
@@ -172,7 +177,7 @@ class Family:
             if isinstance(getattr(model.config, name, None), list):
                 setattr(model.config, name, getattr(model.config, name)[:num_layers])
 
-    def take_table(self, model: PreTrainedModel) -> torch.Tensor | None:
+    def take_table(self, model: Any) -> torch.Tensor | None:
         """Take what is not used out of `model`: its input table, which is returned.
 
         Inputs come through the tuned embedding, and a vocabulary is large.
@@ -181,7 +186,7 @@ class Family:
         model.set_input_embeddings(None)
         return table
 
-    def input_std(self, model: PreTrainedModel, table: torch.Tensor | None) -> float:
+    def input_std(self, model: Any, table: torch.Tensor | None) -> float:
         """Standard deviation of the states that the core expects as inputs."""
         return float(table.float().std()) if table is not None else 0.02
 
@@ -189,7 +194,7 @@ class Family:
         """The longest sequence that it takes; None where there is no such limit."""
         return None
 
-    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """Run the core.
 
         Args:
@@ -203,7 +208,7 @@ class Family:
         whole = model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
         return take(whole, read)
 
-    def _block_list(self, model: nn.Module) -> tuple[nn.Module, str]:
+    def _block_list(self, model: Any) -> tuple[nn.Module, str]:
         lists = [(len(m), n) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
         if not lists:
             raise FPTError(f"{type(model).__name__} has no list of blocks; it can't be a core")
@@ -275,7 +280,7 @@ def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None, ke
     loaded = CoreSpec(spec.name, revision, seed, keep, spec.dtype, weights.sha256(model), _hub_id(spec.name))
     if spec.sha256 and loaded.sha256 != spec.sha256:
         raise FPTError(
-            f"backbone {spec.name!r} has other weights (sha256 {loaded.sha256[:12]}…) than the checkpoint was"
+            f"backbone {spec.name!r} has other weights (sha256 {loaded.short_hash}…) than the checkpoint was"
             f" trained on ({spec.sha256[:12]}…, revision {spec.revision}); load that revision of the core"
         )
     return Core(model, family, loaded, table, tokenizer, std)
@@ -298,7 +303,7 @@ class Weights:
             if name in self.digests:
                 continue
             digest = hashlib.sha256(f"{tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().float().cpu().contiguous().numpy())
+            digest.update(parameter.detach().float().cpu().contiguous().numpy().data)
             self.digests[name] = digest.digest()
             parameter.requires_grad_(False)
             if parts[name] not in self.keep_fp32 and parameter.dtype != self.dtype:
@@ -306,7 +311,7 @@ class Weights:
                 parameter.data = before.to(self.dtype)
                 release_pages(before)
 
-    def sha256(self, model: nn.Module) -> str:
+    def sha256(self, model: Any) -> str:
         """Hash of names, shapes and fp32 bytes of all weights of `model`."""
         digest = hashlib.sha256()
         for name, _ in sorted(model.named_parameters()):

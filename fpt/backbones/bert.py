@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import BertConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, RobertaConfig
 
 from fpt.backbones import FAMILIES, load_pretrained
@@ -30,7 +29,7 @@ def packaged(name: str) -> Path | None:
 class Bert(Stack):
     """BERT and its small relatives."""
 
-    model_types = ("bert",)
+    model_types: tuple[str, ...] = ("bert",)
     hub_ids = MappingProxyType({"bert": "google-bert/bert-base-uncased", "minilm": "sentence-transformers/all-MiniLM-L6-v2"})
     model_options = MappingProxyType({"add_pooling_layer": False})
     causal = False
@@ -54,13 +53,11 @@ class Bert(Stack):
         """Its learned positions."""
         return config.max_position_embeddings
 
-    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Positions and the first sentence's type are added, then normalised."""
         return model.embeddings(inputs_embeds=embeds), {}
 
-    def keys_values(
-        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Norms come after the blocks' layers, not before."""
         attn = block.attention.self
         keys, values = (

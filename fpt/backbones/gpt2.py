@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import GPT2Config, PreTrainedConfig
 
 from fpt.backbones import FAMILIES
@@ -36,20 +35,18 @@ class GPT2(Stack):
         """Its learned positions."""
         return config.max_position_embeddings
 
-    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Positions are added to the inputs."""
         return model.drop(embeds + model.wpe(torch.arange(embeds.shape[1], device=embeds.device))), {}
 
-    def keys_values(
-        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """One layer gives queries, keys and values."""
         attn = block.attn
         _, keys, values = attn.c_attn(block.ln_1(states)).split(attn.split_size, dim=2)
         keys, values = (part.unflatten(2, (attn.num_heads, attn.head_dim)).transpose(1, 2) for part in (keys, values))
         return keys, values
 
-    def finish(self, model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    def finish(self, model: Any, states: torch.Tensor) -> torch.Tensor:
         """The last norm."""
         return model.ln_f(states)
 

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import GPTNeoXConfig
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 
@@ -35,21 +34,19 @@ class GPTNeoX(Stack):
             intermediate_size=4 * width,
         )
 
-    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Rotary positions."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         return model.emb_dropout(embeds), {"position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
 
-    def keys_values(
-        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """One layer gives queries, keys and values, head by head."""
         attn = block.attention
         heads = attn.query_key_value(block.input_layernorm(states)).unflatten(2, (-1, 3 * attn.head_size)).transpose(1, 2)
         queries, keys, values = heads.chunk(3, dim=-1)
         return apply_rotary_pos_emb(queries, keys, *position_embeddings)[1], values
 
-    def finish(self, model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    def finish(self, model: Any, states: torch.Tensor) -> torch.Tensor:
         """The last norm."""
         return model.final_layer_norm(states)
 

@@ -67,14 +67,12 @@ class Llama(Stack):
             tie_word_embeddings=True,
         )
 
-    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Rotary positions."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         return embeds, {"position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
 
-    def keys_values(
-        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Several queries share a key; Qwen3 normalises keys."""
         attn = block.self_attn
         states = block.input_layernorm(states)
@@ -82,7 +80,7 @@ class Llama(Stack):
         keys = getattr(attn, "k_norm", nn.Identity())(keys).transpose(1, 2)
         return apply_rotary_pos_emb(keys, keys, *position_embeddings)[1], values.transpose(1, 2)
 
-    def finish(self, model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    def finish(self, model: Any, states: torch.Tensor) -> torch.Tensor:
         """The last norm."""
         return model.norm(states)
 

@@ -7,9 +7,9 @@ token for classification.
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers import LongformerConfig, PreTrainedConfig
 
@@ -38,7 +38,7 @@ class Longformer(Family):
         """Positions behind the padding's."""
         return config.max_position_embeddings - config.pad_token_id - 1
 
-    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """As `Family.states`. The model would fill up windows with the padding's embedding, which it no longer has."""
         window = max(model.config.attention_window)
         more = -embeds.shape[1] % window

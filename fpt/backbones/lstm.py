@@ -7,6 +7,8 @@ part, those on its own last state, the way from token to token, as its attention
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -85,14 +87,14 @@ class Lstm(Family):
         """The paper's shape."""
         return LstmConfig()
 
-    def take_table(self, model: PreTrainedModel) -> None:
+    def take_table(self, model: Any) -> None:
         """It has no table."""
 
-    def input_std(self, model: PreTrainedModel, table: torch.Tensor | None) -> float:
+    def input_std(self, model: Any, table: torch.Tensor | None) -> float:
         """Norms come first, so any scale does."""
         return 1.0
 
-    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """As `Family.states`; what comes after a token is not seen by it, padding included."""
         states = embeds
         for layer in model.layers:

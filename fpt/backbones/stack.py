@@ -10,7 +10,6 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig
 
 from fpt.backbones import Family, take
@@ -28,16 +27,14 @@ class Stack(Family):
     cache: str = "past_key_values"
 
     @abstractmethod
-    def start(self, model: nn.Module, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """The states that go into the first block, and what the blocks are told of positions."""
 
     @abstractmethod
-    def keys_values(
-        self, block: nn.Module, states: torch.Tensor, position_embeddings: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (batch, heads, tokens, head size) of a block's attention."""
 
-    def finish(self, model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    def finish(self, model: Any, states: torch.Tensor) -> torch.Tensor:
         """The last norm, where there is one."""
         return states
 
@@ -46,7 +43,7 @@ class Stack(Family):
         window = getattr(config, "sliding_window", None)
         return config._attn_implementation == "sdpa" and (not window or tokens <= window)
 
-    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """As `Family.states`."""
         tokens = embeds.shape[1]
         if not self.fits(model.config, tokens):

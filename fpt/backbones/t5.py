@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, T5Config, T5EncoderModel
+from transformers import T5Config, T5EncoderModel
 
 from fpt.backbones import FAMILIES, Family, take
 
@@ -26,13 +26,13 @@ class T5(Family):
         layers, width, heads, inner = SHAPES[name]
         return T5Config(num_layers=layers, d_model=width, num_heads=heads, d_kv=64, d_ff=inner)
 
-    def take_table(self, model: PreTrainedModel) -> torch.Tensor:
+    def take_table(self, model: Any) -> torch.Tensor:
         """The table is known under two names."""
         table = model.shared.weight.detach()
         model.shared = model.encoder.embed_tokens = None
         return table
 
-    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """As `Family.states`."""
         # Added to the bias of the positions; the model would ask whether it is all ones, which waits for the device.
         unseen = torch.zeros_like(attention_mask, dtype=embeds.dtype).masked_fill(attention_mask == 0, -1e9)

@@ -10,9 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, ViTConfig
+from transformers import ViTConfig
 
 from fpt.backbones import FAMILIES, Family, take
 
@@ -28,15 +27,15 @@ class ViT(Family):
         """The published shape of ViT base."""
         return ViTConfig()
 
-    def take_table(self, model: PreTrainedModel) -> None:
+    def take_table(self, model: Any) -> None:
         """It reads pictures, so there is no table of tokens."""
         model.embeddings.patch_embeddings = model.embeddings.cls_token = None
 
-    def input_std(self, model: PreTrainedModel, table: torch.Tensor | None) -> float:
+    def input_std(self, model: Any, table: torch.Tensor | None) -> float:
         """Patches and their positions are of one scale."""
         return float(model.embeddings.position_embeddings.detach().float().std())
 
-    def states(self, model: nn.Module, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """As `Family.states`."""
         tokens = embeds.shape[1]
         positions = model.embeddings.position_embeddings[:, 1:]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from fpt.args import arg
@@ -38,7 +37,7 @@ class AstOptions:
 class AstNetwork(Network):
     """AST on tokens of whole frames."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self.frames, self.bands = model.config.max_length, model.config.num_mel_bins
@@ -70,7 +69,8 @@ class Ast(NetworkModel):
         # Imported late: not every run needs it.
         from transformers import ASTConfig, ASTForAudioClassification
 
-        config = ASTConfig(
+        made: Any = ASTConfig
+        config = made(
             hidden_size=options["ast_width"],
             num_hidden_layers=options["ast_layers"],
             num_attention_heads=options["ast_heads"],
@@ -82,7 +82,7 @@ class Ast(NetworkModel):
         )
         checkpoint = options["ast_checkpoint"]
         try:
-            trained = {"num_labels": output.size, "ignore_mismatched_sizes": True}
+            trained: dict[str, Any] = {"num_labels": output.size, "ignore_mismatched_sizes": True}
             model = ASTForAudioClassification.from_pretrained(checkpoint, **trained) if checkpoint else None
         except (OSError, ValueError) as error:
             raise FPTError(f"--ast_checkpoint {checkpoint}: {str(error).splitlines()[0]}") from None

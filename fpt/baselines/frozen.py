@@ -51,7 +51,7 @@ class Frozen(Model):
         trainable, total = model.count()
         log(
             f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
-            f" {core.spec.sha256[:12]}…; input starts at {start}"
+            f" {core.spec.short_hash}…; input starts at {start}"
         )
         log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
         described = {"tuning": tuning.to_dict()}

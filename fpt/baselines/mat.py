@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from rdkit import Chem
-from rdkit.Chem import AllChem, rdDepictor
+from rdkit.Chem import rdDepictor, rdDistGeom, rdForceFieldHelpers
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -60,8 +60,8 @@ def conformer(molecule: Chem.Mol) -> Chem.Mol:
     """The molecule with positions of its heavy atoms, in Å: embedded and relaxed, or flat where that fails."""
     whole = Chem.AddHs(molecule)
     try:
-        if AllChem.EmbedMolecule(whole, maxAttempts=ATTEMPTS, randomSeed=CONFORMER_SEED) == 0:
-            AllChem.UFFOptimizeMolecule(whole)
+        if rdDistGeom.EmbedMolecule(whole, maxAttempts=ATTEMPTS, randomSeed=CONFORMER_SEED) == 0:
+            rdForceFieldHelpers.UFFOptimizeMolecule(whole)
             return Chem.RemoveHs(whole)
     except (ValueError, RuntimeError):  # no force field for an element, or hydrogens that can't be removed
         pass
@@ -251,7 +251,7 @@ class Mat(NetworkModel):
         """Molecules as graphs."""
         if isinstance(task, GraphTask):
             return task
-        if not isinstance(getattr(task, "modality", None), Smiles):
+        if not isinstance(task, TextTask) or not isinstance(task.modality, Smiles):
             raise FPTError(f"--model mat reads molecules; {task.name} has no SMILES (for a CSV file say --input_type smiles)")
         return GraphTask(task)
 

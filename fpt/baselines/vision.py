@@ -85,7 +85,8 @@ class Vit(PictureModel):
         # Imported late, here and below: not every run needs it.
         from transformers import ViTConfig, ViTForImageClassification
 
-        config = ViTConfig(
+        made: Any = ViTConfig
+        config = made(
             hidden_size=options["vit_width"],
             num_hidden_layers=options["vit_layers"],
             num_attention_heads=options["vit_heads"],

@@ -140,7 +140,7 @@ class ListOps(TextTask):
         options = args.options
         if min(options.values()) < 1 or options["max_args"] < 2 or options["max_depth"] < 2:
             raise FPTError("--num_train and --num_eval must be at least 1, --max_depth and --max_args at least 2")
-        if args.max_length < 16:
+        if args.longest < 16:
             raise FPTError(f"--max_length {args.max_length} is too short for an expression; give at least 16")
         recipe = {**options, "max_length": args.max_length}
         log(f"generated: {json.dumps(recipe)}")
@@ -162,7 +162,7 @@ class ListOps(TextTask):
             return Examples({name: Dataset.from_dict(c) for name, c in columns.items()}, output)
         sizes = {"train": args.options["num_train"], "valid": args.options["num_eval"], "test": args.options["num_eval"]}
         # [BOS] and [EOS] stand around an expression.
-        bounds = {"longest": args.max_length - 2, "shortest": (args.max_length - 2) // 4}
+        bounds = {"longest": args.longest - 2, "shortest": (args.longest - 2) // 4}
         depth = {"max_depth": args.options["max_depth"], "max_args": args.options["max_args"]}
         processes = args.num_proc or os.cpu_count() or 1
         splits = {

@@ -59,7 +59,7 @@ class OwnTask(Task):
     """What all of them share: labels are looked at, and splits are made when there are none."""
 
     licence = "the user's own"
-    splits = ("stratified", "random")
+    splits: tuple[str, ...] = ("stratified", "random")
     saves_split = True
 
     def __init__(self, where: str) -> None:
@@ -224,7 +224,7 @@ class TableTask(OwnTask, TextTask):
         dim = self.dim(args)
 
         def one(text: str) -> np.ndarray:
-            numbers = _numbers(text)[: args.max_length * dim]
+            numbers = _numbers(text)[: args.longest * dim]
             return np.pad(numbers, (0, -len(numbers) % dim))
 
         return encode_each(rows["text"], one, dim, np.float32)

@@ -130,7 +130,7 @@ class TdcTask(TextTask):
         FPTError: there is no such set or label, or it is no binary or regression set of one text column.
     """
 
-    splits = ("scaffold", "random")
+    splits: tuple[str, ...] = ("scaffold", "random")
 
     def __init__(self, name: str) -> None:
         set_name, _, label = name.partition(":")
@@ -188,6 +188,7 @@ class TdcTask(TextTask):
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """Cut into 0.7/0.1/0.2 with pytdc's own splitters; molecules that rdkit can't read are set aside first."""
+        assert self.modality is not None
         rows = source.rows
         reasons = rows.text.map(self.modality.check)
         rejected = rows[reasons.notna()]

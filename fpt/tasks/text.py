@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
@@ -13,7 +13,7 @@ from fpt.tasks import Task
 from fpt.tokenizers import encode_texts
 
 # rdkit prints a line for each molecule it can't read; we count and list them ourselves.
-RDLogger.DisableLog("rdApp.*")
+rdBase.DisableLog("rdApp.*")
 
 
 class Text:
@@ -104,6 +104,7 @@ class TextTask(Task):
         Raises:
             ValueError: `text` is no usable input, and why.
         """
+        assert self.modality is not None
         if reason := self.modality.check(text):
             raise ValueError(reason)
         return {"text": self.modality.clean(text)}
@@ -112,7 +113,8 @@ class TextTask(Task):
         self, rows: dict[str, list[Any]], args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
     ) -> dict[str, list[Any]]:
         """Tokenize. Columns as in `Task.encode`, and ``cut``: whether a sequence was longer than --max_length."""
-        ids, cut = encode_texts(rows["text"], tokenizer, args.max_length)
+        assert tokenizer is not None and self.modality is not None
+        ids, cut = encode_texts(rows["text"], tokenizer, args.longest)
         columns: dict[str, list[Any]] = {
             "input_ids": ids,
             "length": [len(i) for i in ids],
@@ -123,7 +125,7 @@ class TextTask(Task):
             # The seed is the text itself, so a variant does not depend on how rows are spread over processes.
             seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in rows["text"]]
             columns["variants"] = [
-                encode_texts(self.modality.variants(text, args.augment, seed) or [text], tokenizer, args.max_length)[0]
+                encode_texts(self.modality.variants(text, args.augment, seed) or [text], tokenizer, args.longest)[0]
                 for text, seed in zip(rows["text"], seeds, strict=True)
             ]
         return columns
