@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fpt.backbones import is_drawn, take
+from fpt.backbones import take
 from fpt.data import Prepared, collate
 from fpt.errors import FPTError
 from fpt.model import FPT
@@ -77,13 +77,9 @@ def features(
         batch = collate(rows, prepared.input, prepared.output)
         mask = batch["attention_mask"]
         read = mask.sum(1, keepdim=True) - torch.arange(model.read_tokens, 0, -1)
-        with model._precision("cpu"):
+        with model.precision("cpu"):
             found = model.family.states(model.core, model.input(batch["inputs"]), mask, read)
         states.append(found.flatten(1).float().numpy())
         labels += [row["label"] for row in rows]
     return np.concatenate(states), np.asarray(labels)
 
-
-def is_comparable(core: dict) -> bool:
-    """Whether runs on this core over several seeds are runs on the same weights."""
-    return not is_drawn(core["name"]) and core.get("sha256") is not None

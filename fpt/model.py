@@ -83,11 +83,11 @@ class FPT(Network):
         """
         end = attention_mask.sum(dim=1, keepdim=True)
         read = end - torch.arange(self.read_tokens, 0, -1, device=end.device)
-        with self._precision(attention_mask.device.type):
+        with self.precision(attention_mask.device.type):
             states = self.family.states(self.core, self.dropout(self.input(inputs)), attention_mask, read)
             return self.readout(self.dropout(states)).flatten(1).float()
 
-    def _precision(self, device: str) -> contextlib.AbstractContextManager:
+    def precision(self, device: str) -> contextlib.AbstractContextManager:
         """Frozen weights of a lower precision are multiplied in it."""
         if self.core_dtype == torch.float32 or torch.is_autocast_enabled(device):
             return contextlib.nullcontext()
