@@ -46,9 +46,11 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
         for index in indices:
             batch = collate(samples.__getitems__([index]), prepared.input, prepared.output)
             mask = batch["attention_mask"]
-            found = core(inputs_embeds=model.input(batch["inputs"]), attention_mask=mask, output_attentions=True, use_cache=False)
             read = mask.sum(1, keepdim=True) - torch.arange(model.read_tokens, 0, -1)
-            logits = model.readout(take(found.last_hidden_state, read)).flatten(1).float()
+            with model.precision("cpu"):
+                states = model.input(batch["inputs"])
+                found = core(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
+                logits = model.readout(take(found.last_hidden_state, read)).flatten(1).float()
             layers = torch.stack([layer[0, :, read[0]] for layer in found.attentions])
             label = samples[index]["label"]
             out.append(Looked(index, layers.float().numpy(), prepared.output.predict(logits)[0].numpy(), label))
@@ -82,4 +84,3 @@ def features(
         states.append(found.flatten(1).float().numpy())
         labels += [row["label"] for row in rows]
     return np.concatenate(states), np.asarray(labels)
-

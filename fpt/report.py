@@ -32,6 +32,8 @@ from fpt.training import FREE_ON_RESUME, PREDICTIONS
 FREE = FREE_ON_RESUME | {"seed", "backbone_seed", "global_batch_size", "cache_dir"}
 # More samples make no better picture.
 TSNE_SAMPLES = 1000
+# Of the bootstrap over test samples.
+DRAWS = 200
 SEED = 0
 
 
@@ -207,7 +209,11 @@ def tdc_rows(task: str, rows: Sequence[Row]) -> list[str]:
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
-    """What the table says, in sentences that say as well when nothing can be said."""
+    """What the table says, in sentences that say as well when nothing can be said.
+
+    The uncertainty of a difference is that of the seeds (standard deviation of both rows) and of the test samples (bootstrap,
+    the same samples for both).
+    """
     metric = metrics_of(rows)[0]
     scored = [(row, score) for row in rows if (score := row.score("test", metric)) is not None]
     if len(scored) < 2:
@@ -216,18 +222,44 @@ def findings(rows: Sequence[Row]) -> list[str]:
     scored.sort(key=lambda pair: -sign * pair[1][0])
     best, *others = scored
     out = [f"Best on test {metric}: {best[0].name}, {_shown(best[1], len(best[0].runs))}."]
+    resampled = {row.name: resample(row, metric) for row, _ in scored}
     for row, score in others:
         gap = abs(best[1][0] - score[0])
-        noise = float(np.hypot(best[1][1], score[1]))
-        runs = min(len(best[0].runs), len(row.runs))
-        said = "one seed each, so nothing is said of the difference" if runs < 2 else None
-        said = said or (
-            f"more than twice the spread over seeds ({noise:.4f})"
-            if gap > 2 * noise
-            else f"within twice the spread ({noise:.4f})"
-        )
+        one, two = resampled[best[0].name], resampled[row.name]
+        samples = float(np.std(one - two)) if one is not None and two is not None and len(one) == len(two) else 0.0
+        noise = float(np.sqrt(best[1][1] ** 2 + score[1] ** 2 + samples**2))
+        if min(len(best[0].runs), len(row.runs)) < 2:
+            said = "one seed, so little is said of the difference"
+        else:
+            more = "more than" if gap > 2 * noise else "within"
+            said = f"{more} twice the uncertainty of seeds and test samples ({noise:.4f})"
         out.append(f"{row.name} is {gap:.4f} behind it: {said}.")
     return out
+
+
+def resample(row: Row, metric: str) -> np.ndarray | None:
+    """The metric, mean over seeds, on test samples drawn with replacement, (draws,); None where it is not known how."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    scores: dict[str, Callable[..., float]] = {"auprc": average_precision_score, "auroc": roc_auc_score}
+    rng, out = np.random.default_rng(SEED), []
+    tables = [pd.read_csv(folder / PREDICTIONS) for folder, _ in row.runs if (folder / PREDICTIONS).is_file()]
+    if len(tables) < len(row.runs) or metric not in (*scores, "accuracy", "mae"):
+        return None
+    columns = [c for c in tables[0] if c.startswith("probability_")]
+    draws = [rng.integers(len(tables[0]), size=len(tables[0])) for _ in range(DRAWS)]
+    for table in tables:
+        label = table.label.astype(str).to_numpy()
+        if metric == "accuracy":
+            right = (label == table.prediction.astype(str).to_numpy()).astype(float)
+            out.append([right[draw].mean() for draw in draws])
+        elif metric == "mae":
+            off = np.abs(table.label - table.prediction).to_numpy()
+            out.append([off[draw].mean() for draw in draws])
+        else:
+            true, shown = label == columns[1].removeprefix("probability_"), table[columns[1]].to_numpy()
+            out.append([scores[metric](true[draw], shown[draw]) for draw in draws])
+    return np.mean(out, axis=0)
 
 
 # Pictures.
@@ -277,9 +309,9 @@ def learning_curves(rows: Sequence[Row]) -> str:
                 axis.fill_between(steps[:shortest], known.min(0), known.max(0), color=f"C{number}", alpha=0.2)
         axes[0].set(xlabel="step", ylabel=f"valid {metric}")
         axes[1].set(xlabel="step", ylabel="training loss")
-        axes[0].legend(fontsize=7, frameon=False)
+        axes[0].legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return figure(draw, 10, 4, 2)
+    return figure(draw, 10, 4.4, 2)
 
 
 def predictions_of(row: Row) -> pd.DataFrame | None:
@@ -306,7 +338,7 @@ def curves(rows: Sequence[Row], found: dict[str, pd.DataFrame]) -> str:
             precision, recall, _ = precision_recall_curve(true, score)
             observed, expected = calibration_curve(true, score, n_bins=10, strategy="quantile")
             axes[0].plot(false_rate, true_rate, color=color, label=row.name)
-            axes[1].plot(recall, precision, color=color)
+            axes[1].plot(recall[:-1], precision[:-1], color=color)  # the last point is made up
             axes[2].plot(expected, observed, color=color, marker=".")
         axes[0].plot([0, 1], [0, 1], "k:", linewidth=0.7)
         axes[2].plot([0, 1], [0, 1], "k:", linewidth=0.7)
@@ -488,7 +520,7 @@ table { border-collapse: collapse; margin: 1em 0; font-size: 13px; }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: left; white-space: nowrap; }
 th { border-bottom: 2px solid #888; } .wide { overflow-x: auto; }
 img { max-width: 100%; } .row { display: flex; flex-wrap: wrap; gap: 8px; } .row img { max-width: 360px; }
-pre { background: #f6f6f6; padding: .8em; overflow-x: auto; font-size: 12px; } h2 { margin-top: 2em; }
+pre { background: #f6f6f6; padding: .8em; white-space: pre-wrap; font-size: 12px; } h2 { margin-top: 2em; }
 """
 
 
