@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import molecules, write_tdc
 from PIL import Image
 from rdkit import Chem
 from test_modalities import write_speech
+from transformers import ASTConfig, ASTForAudioClassification
 
 from fpt import evaluation
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
@@ -154,6 +156,29 @@ def test_a_network_learns_and_is_scored_again(model: str, dataset: str, least: f
     assert (table.label.astype(str) == table.prediction.astype(str)).mean() == pytest.approx(
         results["metrics"]["test"]["accuracy"]
     )
+
+
+def test_ast_starts_from_a_checkpoint_that_is_not_needed_again(tmp_path: Path) -> None:
+    config = ASTConfig(
+        **{"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
+        **{"max_length": 128, "num_mel_bins": 64, "num_labels": 7},
+    )
+    ASTForAudioClassification(config).save_pretrained(tmp_path / "trained")
+    raw = write_speech(tmp_path / "raw")
+    data, made, training = groups("ast", "speech-commands", raw, tmp_path / "run", {"ast_checkpoint": str(tmp_path / "trained")})
+    with pytest.raises(FPTError, match="--ast_checkpoint reads 64 bands, not 80; give --num_mels 64"):
+        run(data, made, training)
+    data.options = {"num_mels": 64}
+    results = run(data, made, training)
+    shutil.rmtree(tmp_path / "trained")
+    evaluate = EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(raw), output=str(tmp_path / "again.json"))
+    evaluation.run(evaluate)
+    again = json.loads((tmp_path / "again.json").read_text())["metrics"]["test"]
+    assert again == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    made.model_options["ast_checkpoint"] = str(tmp_path / "nothing")
+    training.output_dir = str(tmp_path / "other")
+    with pytest.raises(FPTError, match=r"--ast_checkpoint .*nothing"):
+        run(data, made, training)
 
 
 @pytest.mark.parametrize(("estimator", "setting"), [("boosting", "trees"), ("linear", "C")])

@@ -45,6 +45,10 @@ class Network(nn.Module):
         """Number of tuned and of all parameters."""
         return sum(p.numel() for p in self.tuned_parameters().values()), sum(p.numel() for p in self.parameters())
 
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint must know of it besides its options, to build it again without what it started from; JSON values."""
+        return {}
+
     def role(self, name: str) -> str:
         """How the optimizer treats a parameter: "input" (its own rate), "position" (no weight decay) or ""."""
         return ""
@@ -139,6 +143,7 @@ class NetworkModel(Model):
         network = self.network(prepared.input, prepared.output, {**options, "dropout": args.dropout}, shape)
         tuned, _ = network.count()
         log(f"model: {self.name} ({self.source}), {tuned:,} parameters")
+        shape = {**shape, **network.described()}
         about = {"name": self.name, "options": {**options, "dropout": args.dropout}, "shape": shape}
         return Made(network, self.core(args.seed), {"network": about})
 

@@ -15,12 +15,19 @@ import torch
 from torch.nn import functional as F
 
 from fpt.args import arg
+from fpt.backbones import NO_CODE
 from fpt.baselines import MODELS, Network, NetworkModel
 from fpt.data import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
 from fpt.tasks.audio import AudioTask
+
+SHAPE = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "layer_norm_eps", "qkv_bias", "max_length", "num_mel_bins", "patch_size"),
+    *("frequency_stride", "time_stride"),
+)
 
 
 @dataclass
@@ -41,6 +48,11 @@ class AstNetwork(Network):
         super().__init__()
         self.model = model
         self.frames, self.bands = model.config.max_length, model.config.num_mel_bins
+
+    def described(self) -> dict[str, Any]:
+        """The whole configuration: a trained AST has its own shape."""
+        config = self.model.config.to_dict()
+        return {"config": {k: config[k] for k in SHAPE}}
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (batch, size) of tokens (batch, tokens, frames * bands)."""
@@ -70,6 +82,8 @@ class Ast(NetworkModel):
         from transformers import ASTConfig, ASTForAudioClassification
 
         made: Any = ASTConfig
+        if "config" in shape:  # of a checkpoint of ours
+            return AstNetwork(ASTForAudioClassification(made(**shape["config"], num_labels=output.size)))
         config = made(
             hidden_size=options["ast_width"],
             num_hidden_layers=options["ast_layers"],
@@ -82,15 +96,13 @@ class Ast(NetworkModel):
         )
         checkpoint = options["ast_checkpoint"]
         try:
-            trained: dict[str, Any] = {"num_labels": output.size, "ignore_mismatched_sizes": True}
-            model = ASTForAudioClassification.from_pretrained(checkpoint, **trained) if checkpoint else None
+            trained: dict[str, Any] = {"num_labels": output.size, "ignore_mismatched_sizes": True, "use_safetensors": True}
+            model = ASTForAudioClassification.from_pretrained(checkpoint, **trained, **NO_CODE) if checkpoint else None
         except (OSError, ValueError) as error:
             raise FPTError(f"--ast_checkpoint {checkpoint}: {str(error).splitlines()[0]}") from None
         network = AstNetwork(model or ASTForAudioClassification(config))
         if network.bands != shape["bands"]:
-            raise FPTError(
-                f"--ast_checkpoint reads {network.bands} bands, the data has {shape['bands']}: --num_mels {network.bands}"
-            )
+            raise FPTError(f"--ast_checkpoint reads {network.bands} bands, not {shape['bands']}; give --num_mels {network.bands}")
         return network
 
 
