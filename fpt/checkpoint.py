@@ -27,7 +27,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt import __version__
-from fpt.backbones import DTYPES, NO_CODE, Core, CoreSpec, build_empty, draw, family_of, load_core
+from fpt.backbones import DTYPES, NO_CODE, Core, CoreSpec, build_empty, family_of, load_core
 from fpt.baselines import MODELS, Network
 from fpt.errors import FPTError
 from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
@@ -321,13 +321,13 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> FPT:
-    core = build_empty(config["core_config"], len(tensors))
-    family, dtype = family_of(core.config), DTYPES[config["core"]["dtype"]]
     known = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
-    # Before any memory is taken for it.
-    _check_tensors(dict(core.named_parameters()), known, str(folder / WEIGHTS))
-    draw(core, core)
-    model = FPT(core, family, *_ends(config), core_dtype=dtype)
+
+    def check(core: nn.Module) -> None:
+        _check_tensors(dict(core.named_parameters()), known, str(folder / WEIGHTS))
+
+    core = build_empty(config["core_config"], check, len(tensors))
+    model = FPT(core, family_of(core.config), *_ends(config), core_dtype=DTYPES[config["core"]["dtype"]])
     # Kept in the precision it was trained in, so that the scores are the same.
     for name, parameter in model.named_parameters():
         if name in tensors:

@@ -273,12 +273,8 @@ def test_a_checkpoint_that_asks_for_gigabytes(which: str, change: dict[str, Any]
         inner[last] = value
     (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
+    with pytest.raises(FPTError):
         load_checkpoint(tmp_path / "copy")
-    except FPTError:
-        pass
-    else:
-        assert change == {"core_config.vocab_size": 10**12}  # a core's own table is not made
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 
 

@@ -33,6 +33,8 @@ from fpt.registry import Registry
 RANDOM, RUN = "random:", "run:"
 # Said aloud: where it is left open, transformers asks on the terminal whether code from a repository may run.
 NO_CODE = MappingProxyType({"trust_remote_code": False})
+# Bytes of a core's own input table; more than large cores have.
+LARGEST_TABLE = 8 * 2**30
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Parts of a core: norms, positions, attention, feed-forward, and the rest.
 CORE_PARTS = ("ln", "pos", "attn", "ff", "other")
@@ -319,14 +321,15 @@ class Weights:
         return digest.hexdigest()
 
 
-def build_empty(config: dict[str, Any], layers: int) -> PreTrainedModel:
-    """A core of the architecture in `config` (``PreTrainedConfig.to_dict``) without memory for its weights; see `draw`.
+def build_empty(config: dict[str, Any], check: Callable[[PreTrainedModel], None], layers: int) -> PreTrainedModel:
+    """A core of the architecture in `config` (``PreTrainedConfig.to_dict``), its weights to be loaded by the caller.
 
     Args:
-        layers: more than so many are refused: the file has no weights for them.
+        check: is shown the core without memory first, and raises what it has against it.
+        layers: more than so many are refused: there are no weights for them.
 
     Raises:
-        ValueError: as said, or there is no such architecture.
+        ValueError: as said, or the core's own input table, which is not used, would be too large to be made.
     """
     config = dict(config)
     plain = AutoConfig.for_model(config.pop("model_type"), **config)
@@ -334,7 +337,12 @@ def build_empty(config: dict[str, Any], layers: int) -> PreTrainedModel:
     if not 1 <= plain.num_hidden_layers <= layers:
         raise ValueError(f"{plain.num_hidden_layers:,} layers, more than there are tensors")
     with torch.device("meta"), no_init_weights():
-        model = family.build(plain)
+        shell = family.build(plain)
+    table = family.take_table(shell)
+    check(shell)
+    if table is not None and table.nbytes > LARGEST_TABLE:
+        raise ValueError(f"an input table of {table.nbytes / 2**30:,.0f} GiB")
+    model = family.build(plain)
     family.take_table(model)
     model.config.tie_word_embeddings = False
     return model
