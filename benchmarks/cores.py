@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 
 def peak() -> int:
     """The largest resident set of this process so far, in bytes."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments
 from fpt.backbones import CoreSpec, load_core

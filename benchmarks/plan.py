@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from fpt.backbones import CoreSpec
 from fpt.errors import cli
 from fpt.inputs import Patches

@@ -13,12 +13,15 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments
 from fpt.data import prepare
