@@ -547,8 +547,8 @@ def build(folders: Sequence[Path], title: str, samples: int, data_dir: str | Non
         blocks += [learning_curves(rows), *_score_pictures(rows)]
         blocks += _insights(rows, samples, data_dir, log) if samples else []
         commands = "\n".join(row.command for row in rows)
-        blocks += ["<p>Each row again (RAW: the folder with raw data):</p>", f"<pre>{html.escape(commands)}</pre>"]
-        text += ["Each row again (`RAW`: the folder with raw data):", "", "```", commands, "```", ""]
+        blocks += ["<p>Each row again, with any of its seeds (RAW: the folder with raw data):</p>", f"<pre>{html.escape(commands)}</pre>"]
+        text += ["Each row again, with any of its seeds (`RAW`: the folder with raw data):", "", "```", commands, "```", ""]
     head_line = f"<head><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style></head>"
     return f"<!doctype html>\n<html lang=en>{head_line}<body>\n" + "\n".join(blocks) + "\n</body></html>\n", "\n".join(text)
 
