@@ -513,6 +513,7 @@ def tsne(states: np.ndarray, labels: np.ndarray, output: Any) -> str:
 
 # The page.
 
+AGAIN = "Each row again, with any of its seeds ({}: the folder with raw data):"
 SAID = "Mean ± standard deviation over seeds; the model is picked on valid, test is scored once."
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2em auto; padding: 0 1em; }
@@ -547,8 +548,8 @@ def build(folders: Sequence[Path], title: str, samples: int, data_dir: str | Non
         blocks += [learning_curves(rows), *_score_pictures(rows)]
         blocks += _insights(rows, samples, data_dir, log) if samples else []
         commands = "\n".join(row.command for row in rows)
-        blocks += ["<p>Each row again, with any of its seeds (RAW: the folder with raw data):</p>", f"<pre>{html.escape(commands)}</pre>"]
-        text += ["Each row again, with any of its seeds (`RAW`: the folder with raw data):", "", "```", commands, "```", ""]
+        blocks += [f"<p>{AGAIN.format('RAW')}</p>", f"<pre>{html.escape(commands)}</pre>"]
+        text += [AGAIN.format("`RAW`"), "", "```", commands, "```", ""]
     head_line = f"<head><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style></head>"
     return f"<!doctype html>\n<html lang=en>{head_line}<body>\n" + "\n".join(blocks) + "\n</body></html>\n", "\n".join(text)
 
