@@ -32,7 +32,7 @@ from fpt.registry import Registry
 
 RANDOM, RUN = "random:", "run:"
 # Said aloud: where it is left open, transformers asks on the terminal whether code from a repository may run.
-NO_CODE = MappingProxyType({"trust_remote_code": False})
+NO_CODE: Mapping[str, Any] = MappingProxyType({"trust_remote_code": False})
 # Bytes of a core's own input table; more than large cores have.
 LARGEST_TABLE = 8 * 2**30
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
