@@ -7,10 +7,12 @@ import copy
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from transformers import HfArgumentParser
+
+from fpt.errors import FPTError
 
 T = TypeVar("T")
 
@@ -201,15 +203,39 @@ def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
     return changed(DataArguments(), **{**values, **changes})
 
 
+def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[str, Any]:
+    """The arguments of a task's or a baseline's own, with their defaults.
+
+    Args:
+        kind: their dataclass, None where there are none.
+        whose: they are, for the error.
+
+    Raises:
+        FPTError: something was given that is none of them.
+    """
+    known = [f.name for f in fields(kind)] if kind else []
+    if unknown := [name for name in given if name not in known]:
+        own = ", ".join(f"--{name}" for name in known) or "none"
+        raise FPTError(f"{whose} has no argument {', '.join(f'--{u}' for u in unknown)}; its own are {own}")
+    return asdict(kind(**given)) if kind else {}
+
+
+def flat(did: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a run, as its results have them, with those of its task and baseline beside the others."""
+    nested = ("options", "model_options")
+    own = {k: v for name in nested for k, v in (did.get(name) or {}).items()}
+    return {**{k: v for k, v in did.items() if k not in nested}, **own}
+
+
 def command_of(did: dict[str, Any]) -> str:
     """The command that starts a run with the arguments `did`, as its results have them; RAW stands for the raw data's folder."""
     default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
-    skip = {"output_dir", "resume", "overwrite", "options", "model_options", "cache_dir", "push_to_hub", "hub_private"}
-    given = {k: v for k, v in did.items() if k in default and k not in skip and v != default[k]}
-    own = {k: v for name in ("options", "model_options") for k, v in (did.get(name) or {}).items()}
+    # What is no argument of every run, but of this one's task or baseline, is told even where it is the default.
+    skip = {"output_dir", "resume", "overwrite", "cache_dir", "push_to_hub", "hub_private", "global_batch_size"}
+    given = {k: v for k, v in flat(did).items() if k not in skip and (k not in default or v != default[k])}
     if "data_dir" in given:
         given["data_dir"] = "RAW"
-    return f"accelerate launch train.py {shlex.join(flags({'dataset': did['dataset'], **given, **own, 'seed': did['seed']}))}"
+    return f"accelerate launch train.py {shlex.join(flags({'dataset': did['dataset'], **given, 'seed': did['seed']}))}"
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:

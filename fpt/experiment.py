@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, parse
+from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat, parse
 from fpt.errors import FPTError, cli, did_you_mean
 from fpt.files import slug, write_json, write_text
 from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better
@@ -244,7 +244,7 @@ def finished(cell: Cell) -> bool:
     results = cell.results
     if results is None:
         return False
-    did = {**results["arguments"], **results["arguments"]["options"], **results["arguments"].get("model_options", {})}
+    did = flat(results["arguments"])
     for name, value in {**cell.arguments, "seed": cell.seed}.items():
         if name != "data_dir" and name in did and str(did[name]) != str(value):
             raise FPTError(

@@ -97,11 +97,11 @@ class FPT(Network):
         """What the core alone can't give back, so a checkpoint holds it: tuned parameters, input layer and readout."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad or not name.startswith("core.")}
 
-    def role(self, name: str) -> str:
-        """As `Network.role`."""
-        if name == "input.positions" or self.family.parts(self.core).get(name.removeprefix("core.")) == "pos":
-            return "position"
-        return "input" if name.startswith("input.") else ""
+    def roles(self) -> dict[str, str]:
+        """As `Network.roles`."""
+        positions = {f"core.{name}" for name, part in self.family.parts(self.core).items() if part == "pos"} | {"input.positions"}
+        inputs = {f"input.{name}": "input" for name, _ in self.input.named_parameters()}
+        return {**inputs, **dict.fromkeys(positions, "position")}
 
 
 def build_model(core: Core, inputs: Input, output: Output, tuning: Tuning | None = None, dropout: float = 0.0) -> FPT:

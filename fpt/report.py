@@ -462,11 +462,12 @@ def _is_atom(token: str) -> bool:
 
 
 def _picture(axes: Any, prepared: Any, looked: Any, weights: np.ndarray, title: str) -> None:
+    from fpt.tasks.images import unpatch
+
     height, width, channels = prepared.task.shape(prepared.args)
     side = prepared.task.patch_size(prepared.args)
     values = np.asarray(prepared.samples("test")[looked.index][prepared.input.column])
-    grid = values.reshape(height // side, width // side, side, side, channels).transpose(0, 2, 1, 3, 4)
-    picture = grid.reshape(height, width, channels).squeeze()
+    picture = unpatch(values, height, width, channels, side).squeeze()
     axes[0].imshow(picture, cmap="gray")
     axes[0].set_title(title)
     axes[1].imshow(weights.reshape(height // side, width // side), cmap="magma")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
 
 from fpt import state
-from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed, command_of
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed, command_of, flat
 from fpt.baselines import MODELS, Estimator, Network
 from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
 from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
@@ -604,11 +604,11 @@ class Loop:
 def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any]]:
     """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
     matrices, plain, embedding = [], [], []
+    roles = model.roles()
     for name, parameter in model.tuned_parameters().items():
-        role = model.role(name)
-        if parameter.ndim < 2 or role == "position":
+        if parameter.ndim < 2 or roles.get(name) == "position":
             plain.append(parameter)
-        elif role == "input":
+        elif roles.get(name) == "input":
             embedding.append(parameter)
         else:
             matrices.append(parameter)
@@ -658,9 +658,7 @@ def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: di
     output = Path(arguments["output_dir"])
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    nested = ("options", "model_options")
-    every = {**arguments, **{k: v for name in nested for k, v in arguments[name].items()}}
-    config = {k: v for k, v in every.items() if v is not None and k not in nested}
+    config = {k: v for k, v in flat(arguments).items() if v is not None}
     name = output.name
     accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
     return True

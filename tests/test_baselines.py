@@ -24,6 +24,7 @@ from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArgu
 from fpt.baselines import MODELS
 from fpt.baselines.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, atom_features, graph_features
 from fpt.errors import FPTError
+from fpt.tasks.images import patches, unpatch
 from fpt.training import run
 
 SMALL = {
@@ -127,6 +128,15 @@ def write_bars(folder: Path) -> Path:
         table = pa.table({"img": files, "label": [number % 10 for number in range(count)]})
         pq.write_table(table, folder / "cifar10" / "plain_text" / f"{part}-00000-of-00001.parquet")
     return folder
+
+
+def test_patches_become_the_picture_again() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    cut = patches(picture, 4)
+    assert np.array_equal(unpatch(cut, 8, 12, 3, 4), picture)
+    assert np.array_equal(unpatch(cut.ravel(), 8, 12, 3, 4), picture)
+    batch = torch.from_numpy(np.stack([cut, cut[::-1].copy()]))
+    assert np.array_equal(unpatch(batch, 8, 12, 3, 4)[0].numpy(), picture)
 
 
 # Each baseline from raw data to a score, and back from its checkpoint.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
-from fpt.args import ModelArguments, TrainArguments
+from fpt.args import ModelArguments, TrainArguments, own_options
 from fpt.errors import FPTError
 from fpt.registry import Registry
 from fpt.tasks import GeneratedTask, Task
@@ -49,9 +49,9 @@ class Network(nn.Module):
         """What a checkpoint must know of it besides its options, to build it again without what it started from; JSON values."""
         return {}
 
-    def role(self, name: str) -> str:
-        """How the optimizer treats a parameter: "input" (its own rate), "position" (no weight decay) or ""."""
-        return ""
+    def roles(self) -> dict[str, str]:
+        """Parameters that the optimizer treats in a way of their own: "input" (another rate), "position" (no weight decay)."""
+        return {}
 
 
 @dataclass
@@ -62,14 +62,12 @@ class Made:
         core: JSON values of a `fpt.backbones.CoreSpec`; of a baseline its name and seed.
         config: what its checkpoint needs besides, to be built again.
         results: what its results say besides.
-        label: what is tuned, in a word.
     """
 
     network: Network
     core: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    label: str = "all"
 
 
 class Model(ABC):
@@ -107,10 +105,7 @@ class Model(ABC):
 
     def own_options(self, args: ModelArguments) -> dict[str, Any]:
         """As `check`, of the model's own options alone."""
-        known = [f.name for f in fields(self.options)] if self.options else []
-        if unknown := [name for name in args.model_options if name not in known]:
-            raise FPTError(f"--model {self.name} has no argument --{unknown[0]}; its own are {', '.join(known) or 'none'}")
-        return asdict(self.options(**args.model_options)) if self.options else {}
+        return own_options(self.options, args.model_options, f"--model {self.name}")
 
     def core(self, seed: int) -> dict[str, Any]:
         """What stands where results name the core."""

@@ -55,7 +55,7 @@ class Frozen(Model):
         )
         log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
         described = {"tuning": tuning.to_dict()}
-        return Made(model, core.spec.to_dict(), described, {**described, "input_start": start}, tuning.label)
+        return Made(model, core.spec.to_dict(), described, {**described, "input_start": start})
 
 
 def tuning_of(args: ModelArguments) -> Tuning:

@@ -18,7 +18,7 @@ from fpt.data import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
-from fpt.tasks.images import ImageTask
+from fpt.tasks.images import ImageTask, unpatch
 
 
 class PictureNetwork(Network):
@@ -35,11 +35,9 @@ class PictureNetwork(Network):
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (batch, size) of patches (batch, tokens, patch * patch * channels), all of them real."""
-        side = self.picture["patch"]
-        rows, columns = self.picture["height"] // side, self.picture["width"] // side
-        grid = inputs.view(len(inputs), rows, columns, side, side, self.picture["channels"])
-        pictures = grid.permute(0, 5, 1, 3, 2, 4).reshape(len(inputs), -1, rows * side, columns * side)
-        out = self.network(pictures)
+        whole = self.picture
+        pictures = unpatch(inputs, whole["height"], whole["width"], whole["channels"], whole["patch"])
+        out = self.network(pictures.permute(0, 3, 1, 2).contiguous())
         return (out if isinstance(out, torch.Tensor) else out.logits).float()
 
 

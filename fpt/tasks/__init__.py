@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +20,7 @@ import pandas as pd
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from fpt.args import DataArguments, changed
+from fpt.args import DataArguments, changed, own_options
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
@@ -216,11 +216,7 @@ def resolve(
     Raises:
         FPTError: something was given that the task does not have.
     """
-    known = [f.name for f in fields(task.options)] if task.options else []
-    if unknown := [name for name in args.options if name not in known]:
-        own = ", ".join(f"--{name}" for name in known) or "none"
-        raise FPTError(f"{task.name} has no argument {', '.join(f'--{u}' for u in unknown)}; its own are {own}")
-    options = asdict(task.options(**args.options)) if task.options else {}
+    options = own_options(task.options, args.options, task.name)
     task = view(task.configured(options))
     split = args.split or task.splits[0]
     if split not in task.splits:

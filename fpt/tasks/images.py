@@ -30,6 +30,20 @@ def patches(image: np.ndarray, size: int) -> np.ndarray:
     return grid.transpose(0, 2, 1, 3, 4).reshape(-1, size * size * channels)
 
 
+def unpatch(values: Any, height: int, width: int, channels: int, size: int) -> Any:
+    """Undo `patches`.
+
+    Args:
+        values: (..., patches * numbers) or (..., patches, numbers), an array or a tensor.
+
+    Returns:
+        (..., height, width, channels).
+    """
+    leading = values.shape[:-2] if values.shape[-1] == size * size * channels and values.ndim > 1 else values.shape[:-1]
+    grid = values.reshape(*leading, height // size, width // size, size, size, channels)
+    return grid.swapaxes(-4, -3).reshape(*leading, height, width, channels)
+
+
 def decode(data: bytes, height: int, width: int, channels: int) -> np.ndarray:
     """Decode an image file.
 
