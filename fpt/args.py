@@ -105,10 +105,16 @@ class TrainArguments:
     overwrite: bool = arg(False, "Delete a run that is already in --output_dir.")
     resume: bool = arg(False, "Go on with the run in --output_dir from its last saved state.")
     seed: int = arg(1, "Seed of initialisation, batch order and dropout.")
+    seeds: str | None = arg(
+        None, "Several seeds separated by commas: their runs train side by side on one copy of the core, each as it would alone."
+    )
     max_steps: int = arg(5000, "Optimizer steps.")
     per_device_batch_size: int = arg(16, "Samples in a batch on each device.")
     gradient_accumulation_steps: int = arg(1, "Batches that make one optimizer step.")
     learning_rate: float = arg(5e-4, "Peak learning rate of AdamW.")
+    learning_rates: str | None = arg(
+        None, "Several learning rates side by side, likewise; only the best one on the validation split is scored on test."
+    )
     embedding_lr_scale: float = arg(1.0, "Factor on the learning rate of the input embedding.")
     weight_decay: float = arg(0.01, "AdamW weight decay; norms, biases and positions have none.")
     warmup_steps: int = arg(50, "Steps of linear warmup.")
@@ -231,6 +237,7 @@ def command_of(did: dict[str, Any]) -> str:
     """The command that starts a run with the arguments `did`, as its results have them; RAW stands for the raw data's folder."""
     default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
     # What is no argument of every run, but of this one's task or baseline, is told even where it is the default.
+    # The arguments of a run of several are those of that run alone.
     skip = {"output_dir", "resume", "overwrite", "cache_dir", "push_to_hub", "hub_private", "global_batch_size"}
     given = {k: v for k, v in flat(did).items() if k not in skip and (k not in default or v != default[k])}
     if "data_dir" in given:

@@ -6,20 +6,19 @@ loaded: the core is built without memory from its configuration, and a step is t
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
-from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, draw, family_of
+from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, family_of
 from fpt.baselines.frozen import check_length, longest_sample, spec_of, tuning_of
 from fpt.data import LengthGroupedBatchSampler, Prepared, prepare
 from fpt.errors import FPTError, cli
-from fpt.inputs import Input, Tokens
+from fpt.flops import step_flops
+from fpt.inputs import Input
 from fpt.model import FPT, build_model, with_positions
 from fpt.outputs import Output
 from fpt.tasks import TASKS
@@ -91,42 +90,6 @@ def rows_of(model: FPT) -> list[Row]:
             size[part] += parameter.nbytes
     order = ("in", "pos", "ln", "attn", "ff", "other", "lora", "out")
     return [Row(part, tuned[part], frozen[part], size[part]) for part in order if tuned[part] or frozen[part]]
-
-
-def step_flops(model: FPT, inputs: Input, batch_size: int, tokens: int) -> tuple[int, int]:
-    """Floating-point operations of a training step on a batch without padding, forward and backward.
-
-    Counted on the operations that are really taken, so that what is left out (gradients of frozen weights, most of the last
-    block) does not count. A multiplication and an addition are two.
-
-    Args:
-        model: from `empty_model`; its precision plays no part.
-    """
-    model = copy.deepcopy(model).float()
-    model.core_dtype = torch.float32
-    shape = (batch_size, tokens) if isinstance(inputs, Tokens) else (batch_size, tokens, inputs.dim)  # type: ignore[attr-defined]
-    kind = torch.long if isinstance(inputs, Tokens) else torch.float32
-
-    def count(shape: tuple[int, ...]) -> tuple[int, int]:
-        device = next(model.parameters()).device
-        values = torch.zeros(shape, dtype=kind, device=device)
-        mask = torch.ones(shape[:2], dtype=torch.long, device=device)
-        # The plain formula of attention has operations that can be counted.
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            with FlopCounterMode(display=False) as forward:
-                loss = model(values, mask).sum()
-            with FlopCounterMode(display=False) as backward:
-                loss.backward()
-        return forward.get_total_flops(), backward.get_total_flops()
-
-    try:
-        return count(shape)
-    except RuntimeError:  # some models look at the numbers of a mask, so there must be some
-        draw(model.core, model.core)
-        for part in (model.input, model.readout):
-            part.to_empty(device="cpu")
-        forward, backward = count((1, *shape[1:]))
-        return batch_size * forward, batch_size * backward
 
 
 def describe(model: FPT, inputs: Input, batch_size: int, tokens: int) -> str:

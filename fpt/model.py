@@ -56,7 +56,7 @@ class FPT(Network):
         self.input = inputs.module(hidden, tuning.input_layers)
         self.core, self.family, self.core_dtype = core, family, core_dtype
         self.readout = perceptron(hidden, tuning.readout_layers, output.size)
-        self.read_tokens = output.tokens
+        self.read_tokens, self.width = output.tokens, hidden
         self.dropout = nn.Dropout(dropout)
         for layer in self.readout.modules():
             if isinstance(layer, nn.Linear):

@@ -467,7 +467,7 @@ def _picture(axes: Any, prepared: Any, looked: Any, weights: np.ndarray, title: 
     height, width, channels = prepared.task.shape(prepared.args)
     side = prepared.task.patch_size(prepared.args)
     values = np.asarray(prepared.samples("test")[looked.index][prepared.input.column])
-    picture = unpatch(values, height, width, channels, side).squeeze()
+    picture = unpatch(values, height, width, channels, side, prepared.task.overlap(prepared.args)).squeeze()
     axes[0].imshow(picture, cmap="gray")
     axes[0].set_title(title)
     axes[1].imshow(weights.reshape(height // side, width // side), cmap="magma")

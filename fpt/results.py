@@ -7,16 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    log_loss,
-    mean_absolute_error,
-    r2_score,
-    roc_auc_score,
-    root_mean_squared_error,
-)
 
 from fpt.files import write_json
 
@@ -35,6 +25,9 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
         accuracy and loss (mean negative log likelihood, nats); for two classes also auroc and auprc (average precision
         of class 1), None where only one class is present.
     """
+    # Imported late here and below: half a second that the first step of a run need not wait for.
+    from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
+
     classes = probabilities.shape[1]
     metrics: dict[str, float | None] = {
         "accuracy": float(accuracy_score(labels, probabilities.argmax(axis=1))),
@@ -58,6 +51,9 @@ def regression_metrics(labels: np.ndarray, values: np.ndarray) -> dict[str, floa
         mae and rmse (in the labels' unit), r2, spearman and pearson; the correlations are None where one side is constant,
         r2 where the labels are.
     """
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
     varied = len(labels) > 1 and np.ptp(labels) > 0
     both = varied and np.ptp(values) > 0
     return {

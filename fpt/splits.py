@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from fpt.errors import FPTError
 
@@ -33,6 +32,8 @@ def random_split(count: int, seed: int, labels: Sequence[int] | np.ndarray | Non
     Raises:
         FPTError: a label is too rare to be in every split.
     """
+    from sklearn.model_selection import train_test_split
+
     strata = None if labels is None else np.asarray(labels)
     # Whole rows: a share of a share would be rounded twice.
     sizes = [max(1, round(count * fraction)) for fraction in FRACTIONS]

@@ -25,13 +25,15 @@ from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
 
 from fpt import state
-from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed, command_of, flat
-from fpt.baselines import MODELS, Estimator, Network
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, command_of, flat
+from fpt.backbones import DTYPES
+from fpt.baselines import MODELS, Estimator, Made, Network
 from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
-from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, padding_waste, prepare, random_batches
+from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, numbers, padding_waste, prepare, random_batches
 from fpt.errors import FPTError
 from fpt.evaluation import predict_split, prediction_table, write_csv
 from fpt.files import alone, recover_folder, slug, write_json
+from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.hub import check_push, push
 from fpt.parallel import (
     any_process,
@@ -49,6 +51,7 @@ from fpt.parallel import (
 from fpt.parallel import prepare as prepare_for
 from fpt.results import RESULTS_FILE, is_better, table, write_results
 from fpt.tasks import TASKS, resolve
+from fpt.together import Together, best_rate, check_together, one_of_each, several, variants, write_summary
 
 RUN_FILE = "run.json"
 PREDICTIONS = "predictions.csv"
@@ -103,31 +106,45 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     kind.check(model_args)
     if args.push_to_hub:
         check_push(args.push_to_hub)
+    data, model_args = one_of_each(data, model_args, args)
     task, resolved = resolve(TASKS[data.dataset], data, kind.view)
     output = Path(args.output_dir or default_output(task.name, kind.name))
-    args = changed(args, output_dir=str(output))
-    arguments = {**as_dict(data), **as_dict(model_args), **as_dict(args)}
+    each = variants(args, output)
     accelerator = training_accelerator(args, output)
     log = accelerator.print
-    arguments["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
-    claim_output_dir(output, args, arguments)
+    check_together(args, accelerator)
+    shared = {**as_dict(data), **as_dict(model_args), "global_batch_size": args.per_device_batch_size * accelerator.num_processes}
+    arguments = [{**shared, **as_dict(own)} for own in each]
+    for own, told in zip(each, arguments, strict=True):
+        claim_output_dir(Path(own.output_dir), own, told)
     accelerator.wait_for_everyone()
 
     with accelerator.main_process_first():
         data_log = log if accelerator.is_main_process else (lambda line: None)
-        prepared = prepare(task, resolved, args.seed, data_log)
+        prepared = prepare(task, resolved, each[0].seed, data_log)
     describe_data(prepared, log)
-    set_seed(args.seed)
     with contextlib.ExitStack() as held:
-        job = Job(kind, prepared, model_args, args, arguments, accelerator, output, started, held)
-        results = _fit(job) if isinstance(kind, Estimator) else _train(job)
-    if results:
-        log(
-            f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.args.split} split, model of step"
-            f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n"
-            f"{results['tokens_per_second']:,.0f} tokens/s, {results['wall_seconds']:.0f} s in all; {output / RESULTS_FILE}"
-        )
+        jobs = [
+            Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir), started, held)
+            for own, told in zip(each, arguments, strict=True)
+        ]
+        done = _fit(jobs) if isinstance(kind, Estimator) else _train(jobs)
+    if not done:
+        return {}
+    if several(args):
+        return write_summary(output, done, log)
+    results = done[0]
+    log(
+        f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.args.split} split, model of step"
+        f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n{speed(results)}; {output / RESULTS_FILE}"
+    )
     return results
+
+
+def speed(results: dict[str, Any]) -> str:
+    """How fast a run was, in words."""
+    mfu = f" (MFU {results['mfu']:.0%} of the matmul peak)" if results.get("mfu") else ""
+    return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}, {results['wall_seconds']:.0f} s in all"
 
 
 @dataclass
@@ -150,89 +167,45 @@ def default_output(task: str, model: str) -> str:
     return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
 
 
-def _train(job: Job) -> dict[str, Any]:
-    """Train a network step by step; an empty result when it was told to stop."""
-    kind, prepared, model_args, args, output = job.kind, job.prepared, job.model_args, job.args, job.output
-    accelerator, arguments, started = job.accelerator, job.arguments, job.started
+def _train(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Train a network step by step, or several tunings of one core side by side; no results when told to stop."""
+    job, accelerator, several_runs = jobs[0], jobs[0].accelerator, len(jobs) > 1
     log = accelerator.print
-    made = kind.make(prepared, model_args, args, log)
-    model = made.network
-    trainable, total = model.count()
-    _start_outputs(job)
-    trackers = start_trackers(accelerator, args, arguments)
-
-    # A checkpoint is published: no folder of this machine goes into it.
-    portable = {k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
-    portable["dataset"] = prepared.task.name
-    config = {
-        "task": prepared.task.name,
-        "model": kind.name,
-        "input": prepared.input.to_dict(),
-        "output": prepared.output.to_dict(),
-        "core": made.core,
-        **made.config,
-        "tokenizer": prepared.args.tokenizer,
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "mixed_precision": precision(accelerator),
-        "eval_batch_size": args.eval_batch_size,
-        "data": {"source": prepared.task.source, "licence": prepared.task.licence, "arguments": portable, **prepared.manifest},
-        "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
-        "command": command_of({**arguments, "dataset": prepared.task.name}),
-    }
-    loop = Loop(accelerator, args, prepared, model, config, output, log)
-    progress = loop.train(trackers, started)
-    if loop.stopped:
+    made = job.kind.make_each(job.prepared, job.model_args, [own.args for own in jobs], log)
+    for own in jobs:
+        _start_outputs(own)
+    # Before they are spread over devices.
+    together = Together([one.network for one in made]) if several_runs else None
+    trackers = start_trackers(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
+    loops = [Loop(own, one, trackers, len(jobs)) for own, one in zip(jobs, made, strict=True)]
+    take_steps(loops, together.on(accelerator, [loop.raw_model for loop in loops]) if together else one_by_one)
+    if any(loop.stopped for loop in loops):
         accelerator.end_training()
-        log(f"stopped by a signal after step {progress.step}; the state is saved, go on with --resume")
-        return {}
-
-    loop.load_best()
-    predictions, labels = loop.predict("test")
-    metrics = {"valid": progress.best_metrics, "test": prepared.output.metrics(labels, predictions)}
-    results = {
-        **_about(job, metrics),
-        "best_step": progress.best_step,
-        "steps": progress.step,
-        "stopped_early": progress.step < args.max_steps,
-        "core": made.core,
-        **made.results,
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "wall_seconds": round(progress.wall_seconds + time.perf_counter() - started, 2),
-        "train_seconds": round(progress.train_seconds, 2),
-        "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
-        "padding": loop.padding,
-        "device": {"type": accelerator.device.type, "strategy": strategy(accelerator), "threads": torch.get_num_threads()},
-        "mixed_precision": precision(accelerator),
-        "history": progress.history,
-    }
-    best = {**config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
-    tensors = whole(accelerator, dict(model.named_parameters())) if args.save_full else {}
-    if accelerator.is_main_process:
-        if args.save_full:
-            save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=model)
-        add_test_metrics(output / "checkpoint", metrics["test"])
-        _write(output, prepared, results, predictions, labels)
-    if trackers:
-        accelerator.log({f"test/{k}": v for k, v in metrics["test"].items() if v is not None}, step=progress.step)
+        log(f"stopped by a signal after step {loops[0].progress.step}; the state is saved, go on with --resume")
+        return []
+    picked = best_rate([(loop.args.learning_rate, loop.progress.best_score) for loop in loops], job.prepared.primary_metric)
+    results = [loop.finish(test=loop.args.learning_rate == picked) for loop in loops]
     accelerator.end_training()
-    if args.push_to_hub and accelerator.is_main_process:
-        push(output / "checkpoint", args.push_to_hub, args.hub_private, log)
+    if job.args.push_to_hub and accelerator.is_main_process:
+        push(job.output / "checkpoint", job.args.push_to_hub, job.args.hub_private, log)
     return results
 
 
-def _fit(job: Job) -> dict[str, Any]:
+def _fit(jobs: list[Job]) -> list[dict[str, Any]]:
     """Fit an estimator, in one process."""
+    job = jobs[0]
     kind, prepared, args, accelerator, output = job.kind, job.prepared, job.args, job.accelerator, job.output
     if accelerator.num_processes > 1:
         raise FPTError(f"--model {kind.name} is fitted by one process; start it without a launcher of several")
     if args.save_full or args.resume or args.push_to_hub:
         raise FPTError(f"--model {kind.name} is fitted at once; it has no checkpoint to --resume, --save_full or --push_to_hub")
+    if len(jobs) > 1:
+        raise FPTError(f"--model {kind.name} is fitted at once; give --seed, one run a seed")
     _start_outputs(job)
+    set_seed(args.seed)
     begun = time.perf_counter()
     fitted = kind.fit(prepared, kind.check(job.model_args), args.seed, accelerator.print)
-    labels = {split: np.asarray(prepared.splits[split]["label"]) for split in fitted.predictions}
+    labels = {split: numbers(prepared.splits[split], "label") for split in fitted.predictions}
     metrics = {s: prepared.output.metrics(labels[s], p) for s, p in fitted.predictions.items()}
     results = {
         **_about(job, metrics),
@@ -248,7 +221,7 @@ def _fit(job: Job) -> dict[str, Any]:
         "history": fitted.history,
     }
     _write(output, prepared, results, fitted.predictions["test"], labels["test"])
-    return results
+    return [results]
 
 
 def _about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -302,21 +275,21 @@ def _write(output: Path, prepared: Prepared, results: dict[str, Any], prediction
 
 
 class Loop:
-    """The state of one run: model, optimizer, schedule, batches, and the progress through them."""
+    """The state of one run: model, optimizer, schedule, batches, and the progress through them.
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        args: TrainArguments,
-        prepared: Prepared,
-        model: Network,
-        config: dict[str, Any],
-        output: Path,
-        log: Callable[[str], None],
-    ) -> None:
-        self.accelerator, self.args, self.prepared = accelerator, args, prepared
-        self.config, self.output, self.log = config, output, log
+    Args:
+        count: runs that go side by side in this process.
+    """
+
+    def __init__(self, job: Job, made: Made, trackers: bool = False, count: int = 1) -> None:
+        accelerator, args, prepared, model = job.accelerator, job.args, job.prepared, made.network
+        self.job, self.made, self.trackers, self.count = job, made, trackers, count
+        self.accelerator, self.args, self.prepared, self.output = accelerator, args, prepared, job.output
+        self.label = job.output.name if count > 1 else ""
+        self.config = self._config()
         self.raw_model = model
+        # For its operations to be counted, once there is time.
+        self.shell = on_meta(model)
         self.samples = prepared.samples("train", args.seed)
         batch_size = args.per_device_batch_size * accelerator.num_processes
         self.sampler = LengthGroupedBatchSampler(
@@ -327,7 +300,7 @@ class Loop:
             "grouped": round(padding_waste(lengths, iter(self.sampler)), 4),
             "random": round(padding_waste(lengths, random_batches(len(lengths), size, args.seed)), 4),
         }
-        log(
+        self.log(
             f"padding: {self.padding['grouped']:.1%} of positions in batches of {size} grouped by length"
             f" (random batches: {self.padding['random']:.1%}); {strategy(accelerator)}"
         )
@@ -348,53 +321,129 @@ class Loop:
         self.left_out = torch.zeros((), dtype=torch.long, device=accelerator.device)
         self.lost = torch.zeros_like(self.left_out)
 
-    def train(self, trackers: bool, started: float) -> Progress:
-        """Take the steps; evaluate, keep the best checkpoint and save the state on the way."""
-        args, accelerator, progress = self.args, self.accelerator, self.progress
-        earlier = progress.wall_seconds
-        bar = tqdm(
-            total=args.max_steps,
-            initial=progress.step,
-            desc="training",
-            unit="step",
-            disable=not accelerator.is_main_process,
-            dynamic_ncols=True,
-        )
+    def log(self, line: str) -> None:
+        """Say something of this run."""
+        self.accelerator.print(f"{self.label}: {line}" if self.label else line)
+
+    def _config(self) -> dict[str, Any]:
+        """What a checkpoint of this run says of it."""
+        job, prepared, arguments = self.job, self.prepared, self.job.arguments
+        trainable, total = self.made.network.count()
+        # A checkpoint is published: no folder of this machine goes into it.
+        portable = {
+            k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")
+        }
+        portable["dataset"] = prepared.task.name
+        return {
+            "task": prepared.task.name,
+            "model": job.kind.name,
+            "input": prepared.input.to_dict(),
+            "output": prepared.output.to_dict(),
+            "core": self.made.core,
+            **self.made.config,
+            "tokenizer": prepared.args.tokenizer,
+            "trainable_parameters": trainable,
+            "total_parameters": total,
+            "mixed_precision": precision(self.accelerator),
+            "eval_batch_size": self.args.eval_batch_size,
+            "data": {
+                "source": prepared.task.source,
+                "licence": prepared.task.licence,
+                "arguments": portable,
+                **prepared.manifest,
+            },
+            "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
+            "command": command_of({**arguments, "dataset": prepared.task.name}),
+        }
+
+    def finish(self, test: bool = True) -> dict[str, Any]:
+        """Put the best model back, score it on test, and write everything down.
+
+        Args:
+            test: false for a run that was not picked: its test split stays untouched, and it has no results file.
+        """
+        progress, prepared, accelerator, output, args = self.progress, self.prepared, self.accelerator, self.output, self.args
+        self.load_best()
+        metrics = {"valid": progress.best_metrics}
+        predictions, labels = self.predict("test") if test else (np.empty(0), np.empty(0))
+        if test:
+            metrics["test"] = prepared.output.metrics(labels, predictions)
+        results = {
+            **_about(self.job, metrics),
+            "best_step": progress.best_step,
+            "steps": progress.step,
+            "stopped_early": progress.step < args.max_steps,
+            "core": self.made.core,
+            **self.made.results,
+            "trainable_parameters": self.config["trainable_parameters"],
+            "total_parameters": self.config["total_parameters"],
+            "wall_seconds": round(progress.wall_seconds + time.perf_counter() - self.job.started, 2),
+            "train_seconds": round(progress.train_seconds, 2),
+            "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
+            "runs_side_by_side": self.count,
+            **self._flops(),
+            "padding": self.padding,
+            "device": {"type": accelerator.device.type, "strategy": strategy(accelerator), "threads": torch.get_num_threads()},
+            "mixed_precision": precision(accelerator),
+            "history": progress.history,
+        }
+        best = {**self.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
+        tensors = whole(accelerator, dict(self.raw_model.named_parameters())) if args.save_full else {}
+        if accelerator.is_main_process:
+            if args.save_full:
+                save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=self.raw_model)
+            if test:
+                add_test_metrics(output / "checkpoint", metrics["test"])
+                _write(output, prepared, results, predictions, labels)
+        if self.trackers and test:
+            self._track({f"test/{k}": v for k, v in metrics["test"].items() if v is not None})
+        return results
+
+    def _flops(self) -> dict[str, float | None]:
+        """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU)."""
+        progress, mean_length = self.progress, round(float(np.mean(self.samples.lengths)))
+        try:
+            per_token = sum(step_flops(self.shell, self.prepared.input, 1, mean_length)) / mean_length
+        except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that can't run without numbers
+            return {"flops_per_token": None, "mfu": None}
+        kind = precision(self.accelerator)
+        dtype = DTYPES[kind] if kind in DTYPES else getattr(self.raw_model, "core_dtype", torch.float32)
+        rows = self.args.per_device_batch_size * mean_length * self.count
+        peak = matmul_peak(self.accelerator.device, dtype, rows, getattr(self.raw_model, "width", 1024))
+        reached = per_token * progress.tokens * self.count / max(progress.train_seconds, 1e-9)
+        return {"flops_per_token": per_token, "mfu": round(reached / peak / self.accelerator.num_processes, 4)}
+
+    def _track(self, values: dict[str, float]) -> None:
+        """Tell the tracker."""
+        start = f"{self.label}/" if self.label else ""
+        self.accelerator.log({start + name: value for name, value in values.items()}, step=self.progress.step)
+
+    def after_step(self, bar: tqdm) -> None:
+        """Evaluate and save where it is time to."""
+        args, progress = self.args, self.progress
+        last = progress.step == args.max_steps
+        if progress.step % args.eval_steps == 0 or last:
+            clock = time.perf_counter()
+            train_loss = self.mean_loss()  # waits for the device
+            progress.train_seconds += time.perf_counter() - clock
+            self._evaluate(train_loss, bar)
+            self.losses.clear()
+        self.stopped = self._must_stop() and not last
         save_steps = args.save_steps or args.eval_steps
-        clock = time.perf_counter()
-        self.model.train()
-        with self._until_signal(), bar:
-            for batch in self._batches():
-                if not self._learn(send_to_device(batch, accelerator.device)):
-                    continue
-                bar.update()
-                if progress.step % 10 == 0:
-                    seconds = progress.train_seconds + time.perf_counter() - clock
-                    loss_now = self._mean(self.losses[-50:])
-                    bar.set_postfix(loss=f"{loss_now:.3f}", tokens_s=f"{progress.tokens / seconds:.0f}")
-                last = progress.step == args.max_steps
-                if progress.step % args.eval_steps == 0 or last:
-                    progress.train_seconds += time.perf_counter() - clock
-                    self._evaluate(self._mean(self.losses), bar, trackers)
-                    self.losses.clear()
-                    clock = time.perf_counter()
-                self.stopped = self._must_stop() and not last
-                if progress.step % save_steps == 0 or last or self._should_stop() or self.stopped:
-                    progress.train_seconds += time.perf_counter() - clock
-                    progress.wall_seconds = earlier + time.perf_counter() - started
-                    self._save_state()
-                    clock = time.perf_counter()
-                if self.stopped:
-                    break
+        if progress.step % save_steps == 0 or last or self._should_stop() or self.stopped:
+            earlier, progress.wall_seconds = progress.wall_seconds, progress.wall_seconds + time.perf_counter() - self.job.started
+            self._save_state()
+            progress.wall_seconds = earlier
+
+    def say_why_it_ended(self) -> None:
+        """When it was before the last step."""
         if self._should_stop():
             self.log(
-                f"stopped at step {progress.step}: no better {self.prepared.primary_metric} on the validation split for"
-                f" {progress.evaluations_without_gain} evaluations"
+                f"stopped at step {self.progress.step}: no better {self.prepared.primary_metric} on the validation split for"
+                f" {self.progress.evaluations_without_gain} evaluations"
             )
-        progress.wall_seconds = earlier
-        return progress
 
-    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of one epoch after the other, from where the run is until it is over."""
         progress = self.progress
         while True:
@@ -406,25 +455,25 @@ class Loop:
                 yield batch
             progress.epoch, progress.batch = progress.epoch + 1, 0
 
-    def _learn(self, batch: dict[str, torch.Tensor]) -> bool:
-        """Learn from a batch; returns whether it was the last of an optimizer step."""
-        accelerator, progress = self.accelerator, self.progress
-        with accelerator.accumulate(self.model):
-            logits = self.model(batch["inputs"], batch["attention_mask"])
-            loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(progress.batch)
-            self.losses.append(loss.detach())
-            self.lost = (self.lost + 1) * ~torch.isfinite(loss.detach())
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                self._clip()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+    def loss(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch, which is noted."""
+        loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(self.progress.batch)
+        self.losses.append(loss.detach())
+        self.lost = (self.lost + 1) * ~torch.isfinite(loss.detach())
+        return loss
+
+    def update(self) -> None:
+        """Move the tuned parameters along the gradients, when those of the last batch of a step are there."""
+        progress, last = self.progress, self.accelerator.sync_gradients
+        if last:
+            self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         progress.tokens += self.sampler.tokens(progress.batch)
         progress.batch += 1
-        if accelerator.sync_gradients:
+        if last:
             self.schedule.step()
             progress.step += 1
-        return accelerator.sync_gradients
 
     def predict(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of the model as it is now on `split`, and the labels."""
@@ -447,7 +496,7 @@ class Loop:
         with changing(self.accelerator, self.raw_model.own_parameters()):
             load_tuned(self.raw_model, load_file(path), str(path))
 
-    def _evaluate(self, train_loss: float, bar: tqdm, trackers: bool) -> None:
+    def _evaluate(self, train_loss: float, bar: tqdm) -> None:
         progress, primary = self.progress, self.prepared.primary_metric
         metrics = self.score("valid")
         progress.history.append({"step": progress.step, "train_loss": train_loss, "valid": metrics})
@@ -465,11 +514,11 @@ class Loop:
             progress.evaluations_without_gain += 1
         shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if v is not None)
         if self.accelerator.is_main_process:
-            bar.write(f"step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}")
-        if trackers:
+            start = f"{self.label}  " if self.label else ""
+            bar.write(f"{start}step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}")
+        if self.trackers:
             values = {f"valid/{k}": v for k, v in metrics.items() if v is not None}
-            rate = self.schedule.get_last_lr()[0]
-            self.accelerator.log({"train/loss": train_loss, "learning_rate": rate, **values}, step=progress.step)
+            self._track({"train/loss": train_loss, "learning_rate": self.schedule.get_last_lr()[0], **values})
 
     def _should_stop(self) -> bool:
         patience = self.args.early_stopping_patience
@@ -489,8 +538,8 @@ class Loop:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(bad, 0)
 
-    def _mean(self, losses: list[torch.Tensor]) -> float:
-        """The mean over all processes of the losses that are finite.
+    def mean_loss(self, of_last: int = 0) -> float:
+        """The mean over all processes of the losses since the last evaluation, or of the last few, that are finite.
 
         Raises:
             FPTError: none has been for some steps.
@@ -504,7 +553,7 @@ class Loop:
                 f"the loss is not finite at step {self.progress.step} and before; {kept}. Start again with a lower"
                 " --learning_rate or more --warmup_steps, or with --mixed_precision no"
             )
-        values = torch.stack(losses)
+        values = torch.stack(self.losses[-of_last:])
         return mean(self.accelerator, values[torch.isfinite(values)].mean())
 
     def _say_what_went_wrong(self, train_loss: float) -> None:
@@ -518,23 +567,6 @@ class Loop:
                 f"step {self.progress.step}: the training loss has grown from {min(before):.4g} to {train_loss:.4g}; the best"
                 f" checkpoint is of step {self.progress.best_step}. A lower --learning_rate or --max_grad_norm may help"
             )
-
-    @contextlib.contextmanager
-    def _until_signal(self) -> Iterator[None]:
-        """A scheduler that takes the machine away says so with SIGTERM: the step is finished and the state saved."""
-
-        def note(number: int, frame: Any) -> None:
-            self.signalled = True
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, note)
-        try:
-            yield
-        finally:
-            # A signal may come twice, from the launcher and from the scheduler; the second must not undo the good end.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN if self.stopped else before)
 
     def _must_stop(self) -> bool:
         """Whether a process was told to stop. Several processes agree now and then: each time costs a message."""
@@ -601,6 +633,87 @@ class Loop:
             torch.cuda.set_rng_state(tensors[f"{mine}cuda"])
 
 
+# Logits of each loop's batch.
+Forward = Callable[[list[Loop], list[dict[str, torch.Tensor]]], list[torch.Tensor]]
+
+
+def one_by_one(loops: list[Loop], batches: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+    """Each model on its batch."""
+    return [loop.model(batch["inputs"], batch["attention_mask"]) for loop, batch in zip(loops, batches, strict=True)]
+
+
+def take_steps(loops: list[Loop], forward: Forward) -> None:
+    """Take the steps of one run, or of several side by side; they evaluate and save on the way."""
+    accelerator = loops[0].accelerator
+    bar = tqdm(
+        total=max(loop.args.max_steps for loop in loops),
+        initial=min(loop.progress.step for loop in loops),
+        desc="training",
+        unit="step",
+        disable=not accelerator.is_main_process,
+        dynamic_ncols=True,
+    )
+    streams = {loop: loop.batches() for loop in loops}
+    for loop in loops:
+        loop.model.train()
+    with until_signal(loops), bar:
+        while True:
+            clock = time.perf_counter()
+            found = {loop: batch for loop, stream in streams.items() if (batch := next(stream, None)) is not None}
+            if not found:
+                break
+            streams = {loop: streams[loop] for loop in found}
+            step_done = learn(list(found), [send_to_device(batch, accelerator.device) for batch in found.values()], forward)
+            shown = next(iter(found))
+            if step_done:
+                bar.update()
+                if shown.progress.step % 10 == 0:
+                    loss, speed = shown.mean_loss(50), shown.progress.tokens / max(shown.progress.train_seconds, 1e-9)
+                    bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed * len(found):.0f}")
+            for loop in found:
+                loop.progress.train_seconds += time.perf_counter() - clock
+            if step_done:
+                for loop in found:
+                    loop.after_step(bar)
+            if any(loop.stopped for loop in loops):
+                break
+    for loop in loops:
+        loop.say_why_it_ended()
+
+
+def learn(loops: list[Loop], batches: list[dict[str, torch.Tensor]], forward: Forward) -> bool:
+    """Learn from a batch each; returns whether these were the last of an optimizer step."""
+    accelerator = loops[0].accelerator
+    with accelerator.accumulate(*(loop.model for loop in loops)):
+        logits = forward(loops, batches)
+        losses = [loop.loss(own, batch) for loop, own, batch in zip(loops, logits, batches, strict=True)]
+        # No run's loss knows another's parameters, so the gradients of the sum are those of each.
+        accelerator.backward(sum(losses[1:], losses[0]))
+        for loop in loops:
+            loop.update()
+    return accelerator.sync_gradients
+
+
+@contextlib.contextmanager
+def until_signal(loops: list[Loop]) -> Iterator[None]:
+    """A scheduler that takes the machine away says so with SIGTERM: the step is finished and the state saved."""
+
+    def note(number: int, frame: Any) -> None:
+        for loop in loops:
+            loop.signalled = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        # A signal may come twice, from the launcher and from the scheduler; the second must not undo the good end.
+        stopped = any(loop.stopped for loop in loops)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if stopped else before)
+
+
 def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any]]:
     """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
     matrices, plain, embedding = [], [], []
@@ -651,11 +764,10 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
         )
 
 
-def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any]) -> bool:
+def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], output: Path) -> bool:
     """Open the tracker that ``--report_to`` names; returns whether there is one."""
     if args.report_to == "none":
         return False
-    output = Path(arguments["output_dir"])
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     config = {k: v for k, v in flat(arguments).items() if v is not None}
@@ -669,7 +781,7 @@ def describe_data(prepared: Prepared, log: Callable[[str], None]) -> None:
     name, manifest = prepared.task.name, prepared.manifest
     parts = []
     for split, rows in prepared.splits.items():
-        labels = f" ({prepared.output.describe(np.asarray(rows['label']))})" if isinstance(rows, Dataset) else ""
+        labels = f" ({prepared.output.describe(numbers(rows, 'label'))})" if isinstance(rows, Dataset) else ""
         parts.append(f"{split} {len(rows):,}{labels}")
     kind = f"vocabulary {len(prepared.tokenizer)}" if prepared.tokenizer else f"tokens of {prepared.input.dim} numbers"
     log(f"{name}: {', '.join(parts)}; {kind}")

@@ -11,10 +11,11 @@ A new family is one new file here that registers an instance of `Family`; a core
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -97,6 +98,12 @@ class Core:
     def hidden_size(self) -> int:
         """Width of the core's states."""
         return self.model.config.hidden_size
+
+    def twin(self, tuned: Collection[str]) -> Core:
+        """The same core with copies of the parts that will be tuned; what stays frozen is shared."""
+        parts = self.family.parts(self.model)
+        shared = {id(parameter): parameter for name, parameter in self.model.named_parameters() if parts[name] not in tuned}
+        return replace(self, model=copy.deepcopy(self.model, memo=dict(shared)))
 
 
 class Family:

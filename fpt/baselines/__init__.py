@@ -7,11 +7,12 @@ of `Estimator` (fitted at once, as scikit-learn does) in `MODELS`. Same splits, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from accelerate.utils import set_seed
 from torch import nn
 
 from fpt.args import ModelArguments, TrainArguments, own_options
@@ -141,6 +142,19 @@ class NetworkModel(Model):
         shape = {**shape, **network.described()}
         about = {"name": self.name, "options": {**options, "dropout": args.dropout}, "shape": shape}
         return Made(network, self.core(args.seed), {"network": about})
+
+    def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
+        """Networks of runs that go side by side, drawn from the seed of each.
+
+        Raises:
+            FPTError: there are several; nothing of them would be shared.
+        """
+        if len(each) > 1:
+            raise FPTError(
+                f"--seeds and --learning_rates are for tunings of one frozen core; give --model {self.name} one --seed"
+            )
+        set_seed(each[0].seed)
+        return [self.make(prepared, model_args, each[0], log)]
 
 
 @dataclass

@@ -6,7 +6,10 @@ transformer). ``lstm``: the paper's recurrent network, every weight tuned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from accelerate.utils import set_seed
 
 from fpt.args import ModelArguments, TrainArguments, changed
 from fpt.backbones import Core, CoreSpec, is_drawn, load_core
@@ -37,23 +40,38 @@ class Frozen(Model):
                 raise FPTError(f"--model {self.name} stands for --{name} {value}; leave --{name} {getattr(args, name)} out")
         return self.own_options(args)
 
-    def make(self, prepared: Prepared, model_args: ModelArguments, args: TrainArguments, log: Log) -> Made:
-        """Load the core, and build what is tuned around it."""
+    def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
+        """Load the core once, and build what is tuned around it for each run, from the seed of each.
+
+        Raises:
+            FPTError: several runs, with adapters.
+        """
         self.check(model_args)
         model_args = changed(model_args, **self.fixed)
         tuning = tuning_of(model_args)
-        core = load_core(spec_of(model_args, args.seed), log, tuning.parts)
+        if len(each) > 1 and "lora" in tuning.parts:
+            raise FPTError("--seeds and --learning_rates can't be had with --tune lora; train the runs one by one")
+        core = load_core(spec_of(model_args, each[0].seed), log, tuning.parts)
         check_length(prepared, core)
         prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
+        cores = [core, *(core.twin(tuning.parts) for _ in each[1:])]
+        made = [self._made(own, prepared, model_args, tuning, args) for own, args in zip(cores, each, strict=True)]
+        trainable, total = made[0].network.count()
+        log(
+            f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
+            f" {core.spec.short_hash}…; input starts at {made[0].results['input_start']}"
+        )
+        log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
+        if len(made) > 1:
+            log(f"side by side: {len(made)} runs on this core")
+        return made
+
+    def _made(self, core: Core, prepared: Prepared, model_args: ModelArguments, tuning: Tuning, args: TrainArguments) -> Made:
+        # Loading may draw numbers; what is new is the same however the core came.
+        set_seed(args.seed)
         model = build_model(core, prepared.input, prepared.output, tuning, args.dropout)
         how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
         start = init_input(model, core, prepared.tokenizer, *how)
-        trainable, total = model.count()
-        log(
-            f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
-            f" {core.spec.short_hash}…; input starts at {start}"
-        )
-        log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
         described = {"tuning": tuning.to_dict()}
         return Made(model, core.spec.to_dict(), described, {**described, "input_start": start})
 

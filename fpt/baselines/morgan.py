@@ -16,7 +16,7 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from fpt.args import arg
 from fpt.baselines import MODELS, Estimator, Fitted, Log
-from fpt.data import Prepared
+from fpt.data import Prepared, numbers
 from fpt.errors import FPTError
 from fpt.outputs import Value
 from fpt.results import is_better
@@ -102,7 +102,7 @@ class Morgan(Estimator):
         number = isinstance(prepared.output, Value)
         log(f"model: {self.name}, {name} on fingerprints of radius {RADIUS} and {BITS:,} bits")
         features = {split: fingerprints(list(rows["text"])) for split, rows in prepared.splits.items()}
-        labels = {split: np.asarray(rows["label"]) for split, rows in prepared.splits.items()}
+        labels = {split: numbers(rows, "label") for split, rows in prepared.splits.items()}
         primary, best, history = prepared.primary_metric, None, []
         for setting, predictions in ESTIMATORS[name](features, labels["train"], number, seed):
             predictions = {s: p[:, None] if p.ndim == 1 else p for s, p in predictions.items()}

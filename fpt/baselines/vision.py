@@ -36,7 +36,7 @@ class PictureNetwork(Network):
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (batch, size) of patches (batch, tokens, patch * patch * channels), all of them real."""
         whole = self.picture
-        pictures = unpatch(inputs, whole["height"], whole["width"], whole["channels"], whole["patch"])
+        pictures = unpatch(inputs, whole["height"], whole["width"], whole["channels"], whole["patch"], whole.get("overlap", 0))
         out = self.network(pictures.permute(0, 3, 1, 2).contiguous())
         return (out if isinstance(out, torch.Tensor) else out.logits).float()
 
@@ -50,7 +50,8 @@ class PictureModel(NetworkModel):
         if not isinstance(task, ImageTask):
             raise FPTError(f"--model {self.name} reads pictures; {task.name} has none")
         height, width, channels = task.shape(prepared.args)
-        return {"height": height, "width": width, "channels": channels, "patch": task.patch_size(prepared.args)}
+        cut = {"patch": task.patch_size(prepared.args), "overlap": task.overlap(prepared.args)}
+        return {"height": height, "width": width, "channels": channels, **cut}
 
     def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:
         """The network for a task."""

@@ -16,21 +16,23 @@ from fpt.errors import FPTError
 from fpt.tasks import Task
 
 
-def patches(image: np.ndarray, size: int) -> np.ndarray:
+def patches(image: np.ndarray, size: int, overlap: int = 0) -> np.ndarray:
     """Cut an image into patches of `size` by `size` pixels.
 
     Args:
         image: (height, width, channels) uint8; height and width are multiples of `size`.
+        overlap: pixels around a patch that it has as well; beyond the edge the picture is mirrored.
 
     Returns:
-        (height / size * width / size, size * size * channels) uint8, patches and pixels in reading order.
+        (height / size * width / size, (size + 2 * overlap) ** 2 * channels) uint8, patches and pixels in reading order.
     """
-    height, width, channels = image.shape
-    grid = image.reshape(height // size, size, width // size, size, channels)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(-1, size * size * channels)
+    side = size + 2 * overlap
+    wide = np.pad(image, ((overlap, overlap), (overlap, overlap), (0, 0)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (side, side), axis=(0, 1))[::size, ::size]
+    return windows.transpose(0, 1, 3, 4, 2).reshape(-1, side * side * image.shape[2])
 
 
-def unpatch(values: Any, height: int, width: int, channels: int, size: int) -> Any:
+def unpatch(values: Any, height: int, width: int, channels: int, size: int, overlap: int = 0) -> Any:
     """Undo `patches`.
 
     Args:
@@ -39,9 +41,11 @@ def unpatch(values: Any, height: int, width: int, channels: int, size: int) -> A
     Returns:
         (..., height, width, channels).
     """
-    leading = values.shape[:-2] if values.shape[-1] == size * size * channels and values.ndim > 1 else values.shape[:-1]
-    grid = values.reshape(*leading, height // size, width // size, size, size, channels)
-    return grid.swapaxes(-4, -3).reshape(*leading, height, width, channels)
+    side = size + 2 * overlap
+    leading = values.shape[:-2] if values.shape[-1] == side * side * channels and values.ndim > 1 else values.shape[:-1]
+    grid = values.reshape(*leading, height // size, width // size, side, side, channels)
+    own = slice(overlap, overlap + size)
+    return grid[..., own, own, :].swapaxes(-4, -3).reshape(*leading, height, width, channels)
 
 
 def decode(data: bytes, height: int, width: int, channels: int) -> np.ndarray:
@@ -94,9 +98,21 @@ class ImageTask(Task):
             raise FPTError(f"--patch_size {size} must divide the height {height} and width {width} of the images")
         return size
 
+    def overlap(self, args: DataArguments) -> int:
+        """Pixels around a patch that it has as well, the option ``patch_overlap`` where a task has it.
+
+        Raises:
+            FPTError: it is below 0 or larger than the picture.
+        """
+        overlap = args.options.get("patch_overlap", 0)
+        height, width, _ = self.shape(args)
+        if not 0 <= overlap <= min(height, width):
+            raise FPTError(f"--patch_overlap {overlap} must be between 0 and the {min(height, width)} pixels of the images")
+        return overlap
+
     def dim(self, args: DataArguments) -> int:
         """Numbers in a patch."""
-        return self.patch_size(args) ** 2 * self.shape(args)[2]
+        return (self.patch_size(args) + 2 * self.overlap(args)) ** 2 * self.shape(args)[2]
 
     def read(self, text: str) -> dict[str, Any]:
         """One image of a user's own, by its file name.
@@ -110,7 +126,7 @@ class ImageTask(Task):
         self, rows: dict[str, list[Any]], args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
     ) -> dict[str, list[Any]]:
         """Decode and cut into patches."""
-        size, shape = self.patch_size(args), self.shape(args)
+        size, overlap, shape = self.patch_size(args), self.overlap(args), self.shape(args)
 
         def one(data: Any) -> np.ndarray:
             data = read_file(data) if isinstance(data, str) else data
@@ -119,7 +135,7 @@ class ImageTask(Task):
                 image = np.frombuffer(data, dtype=np.uint8).reshape(shape)
             else:
                 image = decode(data, *shape)
-            return patches(image, size).ravel()
+            return patches(image, size, overlap).ravel()
 
         return encode_each(rows["image"], one, self.dim(args), np.uint8)
 
@@ -150,10 +166,14 @@ def encode_each(items: Sequence[Any], one: Any, dim: int, dtype: Any) -> dict[st
     return columns
 
 
+OVERLAP_HELP = "Pixels around a patch that its token has as well, as a convolution would."
+
+
 def patch_option(group: str, size: int) -> type:
-    """A dataclass with the option ``--patch_size``, `size` by default."""
+    """A dataclass with the options ``--patch_size``, `size` by default, and ``--patch_overlap``."""
     from dataclasses import make_dataclass
 
-    option = make_dataclass(f"{group.title()}Options", [("patch_size", int, arg(size, "Side of a patch in pixels."))])
+    own = [("patch_size", int, arg(size, "Side of a patch in pixels.")), ("patch_overlap", int, arg(0, OVERLAP_HELP))]
+    option = make_dataclass(f"{group.title()}Options", own)
     option._argument_group_name = group  # type: ignore[attr-defined]
     return option

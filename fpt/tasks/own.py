@@ -32,7 +32,7 @@ from fpt.outputs import Classes, Output, Value
 from fpt.splits import cut_valid, random_split, scaffold_split
 from fpt.tasks import SPLITS, TASKS, Examples, Source, Task, rejected_rows
 from fpt.tasks.audio import AudioOptions, AudioTask
-from fpt.tasks.images import ImageTask, encode_each
+from fpt.tasks.images import OVERLAP_HELP, ImageTask, encode_each
 from fpt.tasks.text import Letters, Smiles, Text, TextTask
 
 VALID_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
@@ -299,6 +299,7 @@ class ImageFolderOptions:
     _argument_group_name = "imagefolder"
     image_size: int = arg(32, "Pictures are resized to this height and width in pixels.")
     patch_size: int = arg(4, "Side of a patch in pixels; divides --image_size.")
+    patch_overlap: int = arg(0, OVERLAP_HELP)
     gray: bool = arg(False, "One gray channel instead of three colors.")
 
 

@@ -1,0 +1,247 @@
+"""Runs side by side on one core: each as it would be alone, and none disturbs another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fpt import evaluation
+from fpt.args import EvaluateArguments, ModelArguments
+from fpt.backbones import CoreSpec, load_core
+from fpt.errors import FPTError
+from fpt.files import sha256_file
+from fpt.inputs import Patches, Tokens
+from fpt.model import build_model, init_input
+from fpt.outputs import Bits, Classes
+from fpt.together import Together, best_rate
+from fpt.training import run
+from fpt.tuning import Tuning, parse_parts
+
+
+def models(name: str, inputs, tune: str = "fpt", count: int = 3, output=None, dtype: str = "fp32"):
+    """Models that share the frozen parts of a small core."""
+    tuning = Tuning(parse_parts(tune))
+    core = load_core(CoreSpec(name, dtype=dtype, seed=1, num_layers=2), keep_fp32=tuning.parts)
+    made = []
+    for seed, own in enumerate([core, *(core.twin(tuning.parts) for _ in range(count - 1))]):
+        torch.manual_seed(seed)
+        model = build_model(own, inputs, output or Classes(("a", "b", "c")), tuning)
+        init_input(model, own, None)
+        for parameter in model.tuned_parameters().values():
+            parameter.data += 0.1 * torch.randn_like(parameter)  # norms and positions of their own
+        made.append(model.eval())
+    return made
+
+
+def batch(inputs, rows: int, tokens: int, seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    shape = (rows, tokens, inputs.dim) if isinstance(inputs, Patches) else (rows, tokens)
+    values = torch.randn(shape) if isinstance(inputs, Patches) else torch.randint(0, inputs.vocab_size, shape)
+    mask = torch.ones(rows, tokens, dtype=torch.long)
+    mask[0, tokens // 2 :] = 0
+    return {"inputs": values, "attention_mask": mask}
+
+
+class Alone:
+    """What `Together` asks of a training loop."""
+
+    def __init__(self, model) -> None:
+        self.model = self.raw_model = model
+
+
+CASES = [
+    ("gpt2", Patches(5), "fpt", "fp32"),
+    ("gpt2", Tokens(20, 0), "fpt", "bf16"),
+    ("llama", Patches(5, positions=9), "fpt", "fp32"),
+    ("llama", Tokens(20, 0), "ln+attn", "fp32"),
+    ("llama", Tokens(20, 0), "full", "fp32"),
+    ("random:minilm", Tokens(20, 0), "fpt", "fp32"),
+    ("random:pythia-160m", Patches(5), "fpt", "fp32"),
+]
+
+
+@pytest.mark.parametrize(("name", "inputs", "tune", "dtype"), CASES)
+def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype, gpt2_dir: Path, llama_dir: Path) -> None:
+    from accelerate import Accelerator
+
+    name = {"gpt2": str(gpt2_dir), "llama": str(llama_dir)}.get(name, name)
+    output = Bits(4, tokens=3)
+    made = models(name, inputs, tune, output=output, dtype=dtype)
+    loops = [Alone(model) for model in made]
+    together = Together(made)
+    forward = together.on(Accelerator(cpu=True), made)
+    # Batches of other lengths and sizes, as the runs' own orders give them.
+    batches = [batch(inputs, rows, tokens, seed) for seed, (rows, tokens) in enumerate([(4, 9), (3, 7), (4, 8)])]
+    forward(loops, batches)  # the first time it is checked
+    for model in (together, *made):
+        model.eval()  # cores have dropout of their own
+    found = forward(loops, batches)
+    expected = [model(b["inputs"], b["attention_mask"]) for model, b in zip(made, batches, strict=True)]
+    near = {"atol": 1e-5, "rtol": 1e-4} if dtype == "fp32" else {"atol": 3e-2, "rtol": 3e-2}
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, **near)
+    assert not torch.allclose(expected[0], expected[2][: len(expected[0])], atol=1e-2)
+    if dtype != "fp32":
+        return
+    sum(logits.square().mean() for logits in found).backward()
+    joint = [{n: p.grad.clone() for n, p in model.tuned_parameters().items() if p.grad is not None} for model in made]
+    for model in made:
+        model.zero_grad()
+    sum(logits.square().mean() for logits in expected).backward()
+    for gradients, model in zip(joint, made, strict=True):
+        for parameter_name, parameter in model.tuned_parameters().items():
+            if parameter.grad is not None:
+                torch.testing.assert_close(gradients[parameter_name], parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_the_frozen_core_is_there_once(llama_dir: Path) -> None:
+    made = models(str(llama_dir), Tokens(20, 0), count=5)
+    tensors = {p.data_ptr(): p.numel() for model in made for p in model.parameters()}
+    one = sum(p.numel() for p in made[0].parameters())
+    tuned = sum(p.numel() for p in made[0].tuned_parameters().values())
+    assert sum(tensors.values()) == one + 4 * tuned
+    before = len(tensors)
+    together = Together(made)
+    assert len({p.data_ptr() for p in together.parameters()} - set(tensors)) <= 10  # the ones that norms are multiplied by
+    assert before == len(tensors)
+
+
+def test_a_core_that_can_not_be_split_is_refused(monkeypatch, gpt2_dir: Path) -> None:
+    """T5's positions are looked up by pairs of tokens: a batch can't be told from the rest."""
+    from accelerate import Accelerator
+
+    made = models("random:t5-small", Tokens(20, 0), count=2)
+    forward = Together(made).on(Accelerator(cpu=True), made)
+    with pytest.raises(FPTError, match=r"can't go side by side.*; train them one by one"):
+        forward([Alone(m) for m in made], [batch(Tokens(20, 0), 4, 9, s) for s in range(2)])
+
+
+def test_runs_side_by_side_end_as_each_alone(settings, tmp_path: Path) -> None:
+    shared = {"max_steps": 40, "eval_steps": 20, "dropout": 0.0}
+    summary = run(*settings(seeds="1,2,3", output_dir=str(tmp_path / "all"), **shared))
+    assert [one["seed"] for one in summary["runs"]] == [1, 2, 3]
+    for seed in (1, 2, 3):
+        alone = run(*settings(seed=seed, split_seed=1, output_dir=str(tmp_path / f"alone-{seed}"), **shared))
+        folder = tmp_path / "all" / f"seed-{seed}"
+        beside = json.loads((folder / "results.json").read_text())
+        for split in ("valid", "test"):
+            for metric, value in alone["metrics"][split].items():
+                assert beside["metrics"][split][metric] == pytest.approx(value, abs=2e-3), (seed, split, metric)
+        assert (beside["best_step"], beside["steps"], beside["seed"]) == (alone["best_step"], 40, seed)
+        for one, other in zip(beside["history"], alone["history"], strict=True):
+            assert one["train_loss"] == pytest.approx(other["train_loss"], abs=2e-3)
+        tensors, others = (
+            load_file(place / "checkpoint" / "model.safetensors") for place in (folder, tmp_path / f"alone-{seed}")
+        )
+        assert set(tensors) == set(others)
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(tensor, others[name], atol=5e-3, rtol=5e-2)
+        # The arguments that it was started with are those of the run alone.
+        told = json.loads((folder / "run.json").read_text())
+        assert (told["seed"], told["split_seed"], told["seeds"]) == (seed, 1, None)
+    written = json.loads((tmp_path / "all" / "summary.json").read_text())
+    scores = [one["test"]["auprc"] for one in written["runs"]]
+    assert written["learning_rates"][0]["test"] == {
+        "mean": pytest.approx(np.mean(scores)),
+        "std": pytest.approx(np.std(scores, ddof=1)),
+    }
+    evaluation.run(EvaluateArguments(checkpoint=str(tmp_path / "all" / "seed-2"), output=str(tmp_path / "again.json")))
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["metrics"]["test"]["auprc"] == pytest.approx(scores[1], abs=1e-6)
+
+
+def test_of_several_learning_rates_only_the_best_on_valid_sees_test(settings, tmp_path: Path, capsys) -> None:
+    summary = run(*settings(learning_rates="1e-6,2e-2", seeds="1,2", max_steps=60, eval_steps=30, dropout=0.0))
+    by_rate = {one["learning_rate"]: one for one in summary["learning_rates"]}
+    assert by_rate[2e-2]["valid"]["mean"] > by_rate[1e-6]["valid"]["mean"]
+    assert "test" in by_rate[2e-2] and "test" not in by_rate[1e-6]
+    folders = {one["folder"]: tmp_path / "run" / one["folder"] for one in summary["runs"]}
+    assert set(folders) == {f"seed-{seed}-lr-{rate}" for seed in (1, 2) for rate in ("1e-06", "0.02")}
+    for name, folder in folders.items():
+        assert (folder / "checkpoint" / "model.safetensors").is_file()
+        assert (folder / "results.json").is_file() == (folder / "predictions.csv").is_file() == name.endswith("0.02")
+    assert "learning rate 0.02, 2 seeds: valid" in capsys.readouterr().out
+
+
+def test_runs_side_by_side_go_on_after_a_stop(settings, tmp_path: Path, monkeypatch) -> None:
+    from fpt.training import Loop
+
+    shared = {"seeds": "1,2", "max_steps": 12, "eval_steps": 4}
+    run(*settings(output_dir=str(tmp_path / "whole"), **shared))
+    save, seen = Loop._save_state, []
+
+    def stop_in_between(self: Loop) -> None:
+        save(self)
+        seen.append(self.label)
+        if len(seen) == 3:  # the second run has no state of step 8 yet
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_save_state", stop_in_between)
+        with pytest.raises(KeyboardInterrupt):
+            run(*settings(output_dir=str(tmp_path / "parts"), **shared))
+    summary = run(*settings(output_dir=str(tmp_path / "parts"), resume=True, **shared))
+    assert [one["steps"] for one in summary["runs"]] == [12, 12]
+    whole = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert [one["valid"]["loss"] for one in summary["runs"]] == pytest.approx(
+        [one["valid"]["loss"] for one in whole["runs"]], abs=0.1
+    )
+
+
+def test_a_run_that_stops_early_leaves_the_others(settings, monkeypatch) -> None:
+    from fpt.training import Loop
+
+    score = Loop.score
+
+    def falling(self: Loop, split: str):
+        metrics = score(self, split)
+        return {**metrics, "auprc": -self.progress.step} if self.args.seed == 2 else {**metrics, "auprc": self.progress.step}
+
+    monkeypatch.setattr(Loop, "score", falling)
+    summary = run(*settings(seeds="1,2,3", max_steps=40, eval_steps=4, early_stopping_patience=2))
+    assert [one["steps"] for one in summary["runs"]] == [40, 12, 40]
+
+
+def test_a_folder_that_holds_one_of_the_runs_is_refused(settings, tmp_path: Path) -> None:
+    run(*settings(seeds="1,2", max_steps=4))
+    before = sha256_file(tmp_path / "run" / "seed-2" / "results.json")
+    with pytest.raises(FPTError, match="seed-2 already holds a run"):
+        run(*settings(seeds="3,2", max_steps=4))
+    assert sha256_file(tmp_path / "run" / "seed-2" / "results.json") == before
+    assert not (tmp_path / "run" / "seed-3").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": "1,x"}, "--seeds '1,x' must be numbers separated by commas: 1,2,3"),
+        ({"seeds": "1,1"}, "names a number twice"),
+        ({"learning_rates": "1e-3,0"}, "must all be above 0"),
+        ({"seeds": "1,2", "push_to_hub": "user/name"}, "push the one you want"),
+        ({"seeds": "1,2", "tune": "lora"}, "can't be had with --tune lora"),
+        ({"seeds": "1,2", "model": "mat"}, "are for tunings of one frozen core"),
+        ({"seeds": "1,2", "model": "morgan"}, "fitted at once"),
+    ],
+)
+def test_what_can_not_be_had_side_by_side_is_told(changes, words, settings, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    if "model" in changes:
+        groups = settings(**changes)
+        groups[1] = ModelArguments(model=changes["model"])
+    else:
+        groups = settings(**changes)
+    with pytest.raises(FPTError, match=words):
+        run(*groups)
+    assert not list(tmp_path.glob("run/*/results.json"))
+
+
+def test_the_best_rate_is_that_of_the_best_mean() -> None:
+    assert best_rate([(1e-3, 0.5), (1e-3, 0.9), (1e-2, 0.8), (1e-2, 0.7)], "auprc") == 1e-2
+    assert best_rate([(1e-3, 0.5), (1e-3, 0.9), (1e-2, 0.8), (1e-2, 0.7)], "mae") == 1e-3
+    assert best_rate([(1e-3, None), (1e-2, 0.1)], "auprc") == 1e-2
