@@ -80,6 +80,11 @@ class ModelArguments:
     )
     lora_rank: int = arg(8, "Rank of the adapters of --tune lora.")
     lora_alpha: float = arg(16.0, "Scale of the adapters of --tune lora, divided by their rank.")
+    core_dropout: bool = arg(False, "Let the core's own dropout act in training, as the paper's code does (GPT-2: 0.1).")
+    activation_checkpointing: bool = arg(
+        False,
+        "Keep only the states between blocks for the backward pass, and compute the rest again: less memory, more time.",
+    )
     input_layers: str | None = arg(None, "Widths of hidden layers before the core, separated by commas: 512,256.")
     readout_layers: str | None = arg(None, "Widths of hidden layers of the readout, separated by commas.")
     orthogonal_gain: float | None = arg(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
-from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, family_of
+from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, family_of, fuse_activations
 from fpt.baselines.frozen import check_length, longest_sample, spec_of, tuning_of
 from fpt.data import LengthGroupedBatchSampler, Prepared, prepare
 from fpt.errors import FPTError, cli
@@ -56,6 +56,7 @@ def empty_core(spec: CoreSpec) -> Core:
     with torch.device("meta"):
         model = family.build(config)
     family.take_table(model)
+    fuse_activations(model)
     if spec.num_layers is not None:
         family.shorten(model, spec.num_layers)
     return Core(model, family, spec, None, None, 1.0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,7 +25,9 @@ import torch
 import transformers
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 
 from fpt.errors import FPTError, did_you_mean
@@ -225,6 +228,23 @@ class Family:
         return model.get_submodule(parent), attribute
 
 
+def checkpoint_blocks(core: Core) -> None:
+    """Let the blocks of `core` keep their inputs alone for the backward pass, and compute the rest again (arXiv 1604.06174).
+
+    The last block is left as it is: the backward pass begins there.
+    """
+    for block in core.family.blocks(core.model)[:-1]:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def fuse_activations(model: nn.Module) -> None:
+    """GPT-2's GELU as one operation: transformers has it as eight, each with a tensor that the backward pass keeps."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
 def is_norm(module: nn.Module) -> bool:
     """Whether it is a normalisation layer: most are classes of their model's own, called ...LayerNorm or ...RMSNorm."""
     return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm")
@@ -282,6 +302,7 @@ def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None, ke
     if table is None:
         table = family.take_table(model)
     model.config.tie_word_embeddings = False  # there is no table any more; PEFT would look for it
+    fuse_activations(model)
     keep = _shorten(model, family, spec.num_layers)
     weights.settle(model, family.parts(model))
     std = family.input_std(model, table)
@@ -351,6 +372,7 @@ def build_empty(config: dict[str, Any], check: Callable[[PreTrainedModel], None]
         raise ValueError(f"an input table of {table.nbytes / 2**30:,.0f} GiB")
     model = family.build(plain)
     family.take_table(model)
+    fuse_activations(model)
     model.config.tie_word_embeddings = False
     return model
 

@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.utils import set_seed
 
 from fpt.args import ModelArguments, TrainArguments, changed
-from fpt.backbones import Core, CoreSpec, is_drawn, load_core
+from fpt.backbones import Core, CoreSpec, checkpoint_blocks, is_drawn, load_core
 from fpt.baselines import MODELS, Log, Made, Model
 from fpt.data import Prepared
 from fpt.errors import FPTError
@@ -70,6 +70,9 @@ class Frozen(Model):
         # Loading may draw numbers; what is new is the same however the core came.
         set_seed(args.seed)
         model = build_model(core, prepared.input, prepared.output, tuning, args.dropout)
+        model.core_dropout = model_args.core_dropout
+        if model_args.activation_checkpointing:
+            checkpoint_blocks(core)
         how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
         start = init_input(model, core, prepared.tokenizer, *how)
         described = {"tuning": tuning.to_dict()}
