@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 CONFIG ?= accelerate_configs/cpu.yaml
 RUN ?= runs/quickstart
 
-.PHONY: setup quickstart test
+.PHONY: setup quickstart test bench
 
 setup: $(INSTALLED)
 
@@ -20,6 +20,11 @@ quickstart: setup
 	$(BIN)/accelerate launch --config_file $(CONFIG) train.py --dataset cyp3a4 --backbone smollm2 --num_layers 8 \
 		--max_steps 500 --eval_steps 125 --learning_rate 1e-3 --output_dir $(RUN)
 	$(BIN)/python evaluate.py --checkpoint $(RUN)
+
+# Our training beside the peers', on this machine: `make bench DATA=raw PEER=universal-computation` (a clone of the paper's code).
+bench: setup
+	$(BIN)/python benchmarks/peers.py --workloads cyp3a4 cifar10 bit-memory $(if $(DATA),--data_dir $(DATA)) \
+		$(if $(PEER),--universal_computation $(PEER))
 
 test: setup
 	$(BIN)/ruff check .

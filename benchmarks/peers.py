@@ -1,0 +1,364 @@
+"""How fast is training, beside the peers? Samples a second of one frozen GPT-2 under each loop, in turns on the same machine.
+
+    python benchmarks/peers.py --workloads cyp3a4 cifar10 bit-memory --data_dir raw --universal_computation CLONE
+
+All train the same weights (GPT-2 small's shape, drawn from a seed) with the same tuned parts, batches of as many samples, and the
+same precision:
+
+ours            `fpt.training`: batches of like length, the last block at the read token alone, padding out of sight
+trainer         transformers' Trainer: random batches, padded to their longest sample
+trainer-group   the same with train_sampling_strategy="group_by_length"
+peft            PEFT's LN tuning in a plain PyTorch loop, random batches
+paper           model and trainer of the paper's own code, from a clone of github.com/kzl/universal-computation
+                (--universal_computation); it has no mask, and reads padding at the end of shorter samples
+limit           what the operations that our step needs would take at the peak of plain matrix products of the same shapes
+
+Each round gives every contender its turn; the median over rounds is shown. Batches differ in length, so samples a second are real
+tokens a second by the mean length. MFU is the useful part of the peak: operations that our step needs for the real tokens,
+by what the machine could have done in that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+from transformers import GPT2Config, GPT2Model, Trainer, TrainerCallback, TrainingArguments
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
+from fpt.baselines import MODELS
+from fpt.data import Prepared, collate, prepare
+from fpt.errors import FPTError, cli
+from fpt.flops import matmul_peak, step_flops
+from fpt.parallel import training_accelerator
+from fpt.tasks import TASKS, resolve
+from fpt.training import Job, Loop, learn, one_by_one
+
+RATE, CLIP = 1e-4, 1.0
+
+
+@dataclass
+class Turn:
+    """What a contender did in a round."""
+
+    seconds: float = 0.0
+    samples: int = 0
+    tokens: int = 0
+    positions: int = 0
+
+    def see(self, mask: torch.Tensor) -> None:
+        """Count a batch."""
+        self.samples += len(mask)
+        self.tokens += int(mask.sum())
+        self.positions += mask.numel()
+
+
+Contender = Callable[[int, int], Turn]  # steps, round -> what was done
+
+
+class Peer(nn.Module):
+    """The frozen transformer as one writes it with transformers: whole core, then the states at the last real tokens."""
+
+    def __init__(self, core: nn.Module, prepared: Prepared, width: int) -> None:
+        super().__init__()
+        self.input = prepared.input.module(width)
+        self.core, self.output = core, prepared.output
+        self.readout = nn.Linear(width, prepared.output.size)
+        self.turn = Turn()
+
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Loss of a batch from `fpt.data.collate`."""
+        self.turn.see(attention_mask)
+        states = self.core(inputs_embeds=self.input(inputs), attention_mask=attention_mask, use_cache=False).last_hidden_state
+        end = attention_mask.sum(dim=1, keepdim=True)
+        read = end - torch.arange(self.output.tokens, 0, -1, device=end.device)
+        chosen = states[torch.arange(len(states), device=end.device)[:, None], read]
+        return {"loss": self.output.loss(self.readout(chosen).flatten(1).float(), labels)}
+
+
+def freeze(core: nn.Module) -> None:
+    """Tune norms and positions alone, as the paper does."""
+    for name, parameter in core.named_parameters():
+        parameter.requires_grad_("ln_" in name or "wpe" in name)
+
+
+def without_table(folder: Path) -> GPT2Model:
+    """The core, without the input table that nobody uses here."""
+    core = GPT2Model.from_pretrained(folder)
+    core.set_input_embeddings(None)
+    return core
+
+
+def ours(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack) -> Contender:
+    """This project's loop."""
+    output = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
+    args = TrainArguments(
+        output_dir=str(output), max_steps=10**6, per_device_batch_size=batch, learning_rate=RATE, max_grad_norm=CLIP
+    )
+    args.mixed_precision = "bf16" if bf16 else "no"
+    model_args = ModelArguments(backbone=str(folder), input_init="normal")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = training_accelerator(args, output)
+    told = {**as_dict(prepared.args), **as_dict(model_args), **as_dict(args), "global_batch_size": batch}
+    job = Job(MODELS["fpt"], prepared, model_args, args, told, accelerator, output, time.perf_counter(), held)
+    with contextlib.redirect_stdout(io.StringIO()):
+        loop = Loop(job, MODELS["fpt"].make_each(prepared, model_args, [args], print)[0])  # type: ignore[attr-defined]
+    loop.model.train()
+    stream = loop.batches()
+
+    def turn(steps: int, number: int) -> Turn:
+        done = Turn()
+        start = time.perf_counter()
+        for _ in range(steps):
+            batch = next(stream)
+            done.see(batch["attention_mask"])
+            learn([loop], [{k: v.to(accelerator.device) for k, v in batch.items()}], one_by_one)
+        synchronize()
+        done.seconds = time.perf_counter() - start
+        return done
+
+    turn.flops = loop.shell  # type: ignore[attr-defined]
+    return turn
+
+
+def trainer(strategy: str) -> Any:
+    """transformers' Trainer, with the sampling that `strategy` names."""
+
+    def make(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack) -> Contender:
+        core = without_table(folder)
+        freeze(core)
+        model = Peer(core, prepared, core.config.hidden_size)
+        samples = prepared.samples("train")
+        output = held.enter_context(tempfile.TemporaryDirectory())
+
+        class Clock(TrainerCallback):
+            begun = ended = 0.0
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                # Not the first: grouped by length, the longest samples come first.
+                if state.global_step == 1:
+                    model.turn, self.begun = Turn(), time.perf_counter()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                synchronize()
+                self.ended = time.perf_counter()
+
+        def turn(steps: int, number: int) -> Turn:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            model.turn, clock = Turn(), Clock()
+            args = TrainingArguments(
+                output_dir=output,
+                per_device_train_batch_size=batch,
+                max_steps=steps + 1,
+                learning_rate=RATE,
+                max_grad_norm=CLIP,
+                bf16=bf16,
+                use_cpu=not torch.cuda.is_available(),
+                report_to="none",
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                seed=number,
+                train_sampling_strategy=strategy,
+            )
+            with contextlib.redirect_stdout(io.StringIO()):
+                Trainer(
+                    model=model,
+                    args=args,
+                    train_dataset=samples,
+                    data_collator=lambda rows: collate(rows, prepared.input, prepared.output),
+                    callbacks=[clock],
+                ).train()
+            model.turn.seconds = clock.ended - clock.begun
+            return model.turn
+
+        return turn
+
+    return make
+
+
+def random_stream(prepared: Prepared, batch: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Shuffled batches without end, padded to their longest sample."""
+    samples = prepared.samples("train")
+    loader = torch.utils.data.DataLoader(
+        samples, batch, shuffle=True, collate_fn=lambda rows: collate(rows, prepared.input, prepared.output)
+    )
+    while True:
+        yield from loader
+
+
+def peft(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack) -> Contender:
+    """PEFT's LN tuning, in the loop that its examples have."""
+    from peft import LNTuningConfig, get_peft_model
+
+    core = without_table(folder)
+    width = core.config.hidden_size
+    tuned = get_peft_model(core, LNTuningConfig(target_modules=["ln_1", "ln_2", "ln_f"]))  # type: ignore[arg-type]
+    for name, parameter in tuned.named_parameters():
+        if "wpe" in name:
+            parameter.requires_grad_(True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Peer(tuned, prepared, width).to(device).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
+    stream = random_stream(prepared, batch)
+
+    def turn(steps: int, number: int) -> Turn:
+        model.turn = Turn()
+        start = time.perf_counter()
+        for _ in range(steps):
+            rows = {name: values.to(device) for name, values in next(stream).items()}
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                loss = model(**rows)["loss"]
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+        model.turn.seconds = time.perf_counter() - start
+        return model.turn
+
+    return turn
+
+
+def paper(clone: Path) -> Any:
+    """The paper's own model and trainer."""
+
+    def make(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack) -> Contender:
+        sys.path.insert(0, str(clone))
+        from universal_computation.fpt import FPT as Theirs
+        from universal_computation.trainer import Trainer as TheirTrainer
+
+        inputs, output = prepared.input, prepared.output
+        ids = inputs.column == "input_ids"
+        load = GPT2Model.from_pretrained
+        GPT2Model.from_pretrained = lambda name: load(folder)  # type: ignore[method-assign, assignment]
+        try:
+            model = Theirs(
+                inputs.vocab_size if ids else inputs.dim,  # type: ignore[attr-defined]
+                output.size,
+                pretrained=True,
+                return_last_only=False,
+                use_embeddings_for_in=ids,
+                dropout=float(GPT2Config.from_pretrained(folder).resid_pdrop),
+            )
+        finally:
+            GPT2Model.from_pretrained = load  # type: ignore[method-assign]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model, stream = model.to(device), random_stream(prepared, batch)
+        done = Turn()
+
+        class Batches:
+            def start_epoch(self) -> None:
+                pass
+
+            def get_batch(self, size: int, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+                rows = next(stream)
+                done.see(rows["attention_mask"])
+                return rows["inputs"].to(device), rows["labels"].to(device)
+
+        def loss(out: torch.Tensor, labels: torch.Tensor, x: Any = None) -> torch.Tensor:
+            return output.loss(out[:, -output.tokens :].flatten(1).float(), labels)
+
+        theirs = TheirTrainer(
+            model, Batches(), loss, lambda out, y, x=None: 0.0, learning_rate=RATE, batch_size=batch, test_steps_per_epoch=0
+        )
+
+        def turn(steps: int, number: int) -> Turn:
+            nonlocal done
+            done, theirs.steps_per_epoch = Turn(), steps
+            quiet = contextlib.redirect_stderr(io.StringIO())
+            with quiet, torch.autocast(device, torch.bfloat16, enabled=bf16):
+                theirs.train_epoch(test_steps=0)
+            done.seconds = theirs.diagnostics["Time Training"]
+            return done
+
+        return turn
+
+    return make
+
+
+def synchronize() -> None:
+    """Wait for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure(prepared: Prepared, makers: dict[str, Any], args: argparse.Namespace) -> None:
+    """Give every contender its turns and print the table of a workload."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with contextlib.ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        torch.manual_seed(0)
+        dropout = {name: args.core_dropout for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+        GPT2Model(GPT2Config(vocab_size=8, n_layer=args.layers, **dropout)).save_pretrained(folder)
+        contenders = {name: make(prepared, folder, args.batch_size, args.bf16, held) for name, make in makers.items()}
+        turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+        for turn in contenders.values():
+            turn(1, 0)
+        for number in range(1, args.rounds + 1):
+            for name, turn in contenders.items():
+                turns[name].append(turn(args.steps, number))
+        lengths = prepared.samples("train").lengths
+        length = round(float(lengths.mean()))
+        shell = contenders["ours"].flops
+        per_token = sum(step_flops(shell, prepared.input, args.batch_size, length)) / (args.batch_size * length)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        peak = max(matmul_peak(device, dtype, args.batch_size * length, 768) for _ in range(3))
+    kind = "bf16" if args.bf16 else "fp32"
+    print(
+        f"\n{prepared.task.name}, {length} tokens on average, batches of {args.batch_size}, {kind}, {args.layers} layers, dropout"
+        f" {args.core_dropout:g} in the peers' core; {per_token / 1e6:,.0f} MFLOPs a token, peak {peak / 1e9:,.0f} GFLOP/s\n\n"
+        "| loop | samples/s | spread | padding | MFU | ours is faster by |\n|---|---|---|---|---|---|"
+    )
+    rates = {name: [t.tokens / t.seconds / length for t in done] for name, done in turns.items()}
+    own = statistics.median(rates["ours"])
+    for name, done in turns.items():
+        rate, padding = statistics.median(rates[name]), 1 - sum(t.tokens for t in done) / sum(t.positions for t in done)
+        spread, mfu = f"{min(rates[name]):.2f} to {max(rates[name]):.2f}", rate * length * per_token / peak
+        print(f"| {name} | {rate:.2f} | {spread} | {padding:.0%} | {mfu:.0%} | {own / rate:.2f} |")
+    limit = peak / (per_token * length)
+    print(f"| limit | {limit:.2f} | | | 100% | {own / limit:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", default=["cyp3a4"], help="tasks to train on")
+    parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py")
+    parser.add_argument("--universal_computation", type=Path, help="clone of the paper's code; without it that peer is left out")
+    parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
+    parser.add_argument("--layers", type=int, default=12, help="blocks of the core")
+    parser.add_argument("--core_dropout", type=float, default=0.1, help="dropout in the peers' core; GPT-2's own is 0.1")
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bf16, for all")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a turn")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    args = parser.parse_args()
+    makers = {"ours": ours, "trainer": trainer("random"), "trainer-group": trainer("group_by_length"), "peft": peft}
+    if args.universal_computation:
+        if not (args.universal_computation / "universal_computation" / "fpt.py").is_file():
+            raise FPTError(
+                f"--universal_computation {args.universal_computation} holds no universal_computation/fpt.py; clone it there"
+            )
+        makers["paper"] = paper(args.universal_computation)
+    for name in args.workloads:
+        task, data = resolve(TASKS[name], DataArguments(dataset=name, data_dir=args.data_dir))
+        prepared = prepare(task, data, 1, lambda line: None)
+        measure(prepared, {k: m for k, m in makers.items() if not (k == "trainer-group" and prepared.tokenizer is None)}, args)
+
+
+if __name__ == "__main__":
+    cli(main)
