@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import molecules, write_tdc
+from test_modalities import write_cifar10, write_folders, write_mnist, write_speech, write_table
 
 from fpt import args as arguments
+from fpt import evaluation
 from fpt.args import EvaluateArguments, parse, parse_training
 from fpt.experiment import ExperimentArguments, read_experiment
 from fpt.plan import PlanArguments
+from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")] + sorted((ROOT / "docs").glob("*.md"))
@@ -64,6 +69,64 @@ def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
         assert (ROOT / name).is_file()
     else:
         raise AssertionError(f"what is {name}?")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small data under the names that the documentation uses."""
+    folder = tmp_path_factory.mktemp("desk")
+    for write in (write_mnist, write_cifar10, write_speech):
+        write(folder / "raw")
+    write_tdc(folder / "raw", molecules()[:80])
+    write_folders(folder)
+    rows = [
+        {"smiles": smiles, "active": label, "x1": i, "x2": i % 3, "x3": i / 7, "y": i * 0.5}
+        for i, (smiles, label) in enumerate(molecules()[:80])
+    ]
+    write_table(folder / "mine.csv", rows)
+    write_table(folder / "user" / "name" / "train.csv", [{"text": f"word {i % 5} {i}", "label": "ab"[i % 2]} for i in range(60)])
+    return folder
+
+
+TRAINING = [command for command in COMMANDS if " train.py " in command and "--help" not in command]
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    """One step through one block, on small data in the same layout, with small weights where it names some."""
+    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
+    monkeypatch.chdir(desk)
+    words = shlex.split(command.replace("RAW", "raw"))
+    monkeypatch.setattr(sys, "argv", words[words.index("train.py") :])
+    data, model, training = parse_training("")
+    data.data_dir = "raw" if data.data_dir or data.dataset == "cyp3a4" else None
+    if not model.backbone.startswith("random:"):
+        model.backbone = str(llama_dir)
+    if model.model in ("fpt", "full"):
+        model.num_layers = 1
+    small = {"mat_width": 32, "mat_layers": 2, "ast_layers": 2}
+    model.model_options |= {name: value for name, value in small.items() if name in model.model_options}
+    training.max_steps = training.eval_steps = 1
+    training.output_dir, training.push_to_hub = str(tmp_path / "run"), None
+    results = run(data, model, training)
+    for one in results.get("runs", [results]):
+        assert one["steps"] == (0 if model.model == "morgan" else 1)
+    if results.get("model") == "fpt":
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "--checkpoint", str(tmp_path / "run")])
+        evaluation.run(*parse("", EvaluateArguments))
+
+
+PLANNING = [command for command in COMMANDS if re.search(r"fpt\.(inspect|plan) --", command)]
+
+
+@pytest.mark.parametrize("command", PLANNING)
+def test_a_planning_command_runs(command: str, desk: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(desk)
+    words = shlex.split(command)
+    more = [] if "--data_dir" in words else ["--data_dir", "raw"]
+    monkeypatch.setattr(sys, "argv", [*words[2:], *more])
+    importlib.import_module(words[2]).main()
+    assert "gpt2-xl" in capsys.readouterr().out
 
 
 def parse_experiment(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[ExperimentArguments]:

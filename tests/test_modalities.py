@@ -27,7 +27,7 @@ from fpt.errors import FPTError
 from fpt.outputs import Bits, Classes, Value, output_from_dict
 from fpt.results import is_better
 from fpt.tasks import TASKS
-from fpt.tasks.images import decode, patches
+from fpt.tasks.images import decode, patches, unpatch
 from fpt.tasks.listops import draw
 from fpt.tasks.listops import evaluate as value_of
 from fpt.tasks.mnist import read_idx
@@ -215,6 +215,22 @@ def test_patches_are_squares_in_reading_order() -> None:
     assert cut.shape == (6, 8)
     assert (cut[1] == image[:2, 2:4].ravel()).all()
     assert (cut[3] == image[2:, :2].ravel()).all()
+
+
+def test_patches_may_overlap(tmp_path: Path) -> None:
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    wide = patches(image, 4, 2)
+    assert wide.shape == (4, 8 * 8 * 3)
+    first = wide[0].reshape(8, 8, 3)
+    assert (first[2:, 2:] == image[:6, :6]).all()  # its own four and two on each side
+    assert (first[:2, 2:] == image[1::-1, :6]).all()  # beyond the edge the picture is mirrored
+    assert (unpatch(wide, 8, 8, 3, 4, 2) == image).all()
+    assert (unpatch(wide.ravel(), 8, 8, 3, 4, 2) == image).all()
+    raw = write_cifar10(tmp_path)
+    prepared = prepared_of(arguments("cifar10", raw, options={"patch_size": 8, "patch_overlap": 4}))
+    assert (prepared.input.dim, prepared.splits["train"]["length"][0]) == (16 * 16 * 3, 16)
+    with pytest.raises(FPTError, match=r"--patch_overlap -1 must be between 0 and the 32 pixels"):
+        prepared_of(arguments("cifar10", raw, options={"patch_overlap": -1}))
 
 
 def test_pictures_are_resized_and_broken_ones_are_no_pictures() -> None:
@@ -532,14 +548,20 @@ def test_rows_without_a_label_or_an_input_are_listed(tmp_path: Path) -> None:
     assert found == {"row-4": "no label", "row-6": "invalid SMILES"}
 
 
-def test_own_folders_of_pictures_and_sounds(tmp_path: Path) -> None:
+def write_folders(folder: Path) -> Path:
+    """Pictures and sounds of two classes in folders of their own."""
     for split, count in (("train", 20), ("test", 4)):
         for name, color in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
-            (tmp_path / "pictures" / split / name).mkdir(parents=True)
-            (tmp_path / "sounds" / name).mkdir(parents=True, exist_ok=True)
+            (folder / "pictures" / split / name).mkdir(parents=True)
+            (folder / "sounds" / name).mkdir(parents=True, exist_ok=True)
             for i in range(count):
-                (tmp_path / "pictures" / split / name / f"{i}.jpg").write_bytes(jpeg(color, 40 + i))
-                soundfile.write(tmp_path / "sounds" / name / f"{split}{i}.flac", tone(400 if name == "red" else 2000, 0.4), 8_000)
+                (folder / "pictures" / split / name / f"{i}.jpg").write_bytes(jpeg(color, 40 + i))
+                soundfile.write(folder / "sounds" / name / f"{split}{i}.flac", tone(400 if name == "red" else 2000, 0.4), 8_000)
+    return folder
+
+
+def test_own_folders_of_pictures_and_sounds(tmp_path: Path) -> None:
+    write_folders(tmp_path)
     pictures = prepared_of(arguments(f"imagefolder:{tmp_path / 'pictures'}", options={"image_size": 16}))
     assert pictures.manifest["rows"] == {"train": 36, "valid": 4, "test": 8}
     assert (pictures.input.dim, pictures.splits["train"]["length"][0]) == (48, 16)
