@@ -1,5 +1,10 @@
 #!/usr/bin/env python
-"""Score a checkpoint on a split, or predict a CSV file with it: `python evaluate.py --checkpoint runs/cyp3a4`."""
+"""Score a checkpoint on its own split, or predict for a file.
+
+python evaluate.py --checkpoint runs/cyp3a4                                        # the test split again
+python evaluate.py --checkpoint runs/cyp3a4 --predict mine.csv --output out.csv    # SMILES, text or file names
+python evaluate.py --checkpoint user/fpt-cyp3a4                                    # from the Hub
+"""
 
 from fpt.args import EvaluateArguments, parse
 from fpt.errors import cli

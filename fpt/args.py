@@ -159,9 +159,13 @@ class EvaluateArguments:
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves examples in the description as they are."""
+
+
 def parse(description: str, *kinds: Any) -> tuple[Any, ...]:
     """Parse ``sys.argv`` into one instance of each dataclass in `kinds`."""
-    parser = HfArgumentParser(kinds, description=description, allow_abbrev=False)
+    parser = HfArgumentParser(kinds, description=description, allow_abbrev=False, formatter_class=Help)
     return parser.parse_args_into_dataclasses(sys.argv[1:])
 
 

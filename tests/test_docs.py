@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -15,8 +16,11 @@ from test_modalities import write_cifar10, write_folders, write_mnist, write_spe
 from fpt import args as arguments
 from fpt import evaluation
 from fpt.args import EvaluateArguments, parse, parse_training
+from fpt.backbones import FAMILIES
+from fpt.baselines import MODELS
 from fpt.experiment import ExperimentArguments, read_experiment
 from fpt.plan import PlanArguments
+from fpt.tasks import TASKS
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +35,8 @@ def commands() -> list[str]:
         for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             found += block.replace("\\\n", " ").splitlines()
         found += re.findall(r"`((?:accelerate launch|python|make) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for script in ("train.py", "evaluate.py"):
+        found += ast.get_docstring(ast.parse((ROOT / script).read_text())).splitlines()
     found = [re.sub(r"\s+#.*", "", line).strip() for line in found]
     known = re.compile(r"(accelerate launch |python evaluate\.py |python -m fpt\.|make )")
     return sorted({line for line in found if known.match(line) and "…" not in line})
@@ -99,21 +105,47 @@ def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_
     words = shlex.split(command.replace("RAW", "raw"))
     monkeypatch.setattr(sys, "argv", words[words.index("train.py") :])
     data, model, training = parse_training("")
-    data.data_dir = "raw" if data.data_dir or data.dataset == "cyp3a4" else None
-    if not model.backbone.startswith("random:"):
-        model.backbone = str(llama_dir)
+    data.data_dir = None if ":" in data.dataset else "raw"
     if model.model in ("fpt", "full"):
         model.num_layers = 1
+        if not model.backbone.startswith("random:"):
+            model.backbone = str(llama_dir)
     small = {"mat_width": 32, "mat_layers": 2, "ast_layers": 2}
     model.model_options |= {name: value for name, value in small.items() if name in model.model_options}
     training.max_steps = training.eval_steps = 1
-    training.output_dir, training.push_to_hub = str(tmp_path / "run"), None
+    training.output_dir, training.push_to_hub, training.resume = str(tmp_path / "run"), None, False
     results = run(data, model, training)
     for one in results.get("runs", [results]):
         assert one["steps"] == (0 if model.model == "morgan" else 1)
     if results.get("model") == "fpt":
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "--checkpoint", str(tmp_path / "run")])
         evaluation.run(*parse("", EvaluateArguments))
+
+
+def blocks_of_python() -> list[str]:
+    """Every block of Python in the documentation, but the one that asks the Hub (`tests/test_hub.py` has that)."""
+    found = [
+        block for page in PAGES for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    return [block for block in found if "fpt.load" not in block]
+
+
+@pytest.mark.parametrize("code", blocks_of_python(), ids=lambda code: re.search(r"class (\w+)", code).group(1))
+def test_an_example_registers_what_it_says(code: str, llama_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    for registry in (TASKS, FAMILIES, MODELS):
+        list(registry)
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    assert len(code.splitlines()) < 30
+    exec(compile(code, "example", "exec"), {"__name__": "example"})
+    name = re.search(r'register\("([\w-]+)"\)', code).group(1)
+    if "TASKS" not in code:
+        assert name in FAMILIES or name in MODELS
+        return
+    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 64, "valid": 32, "test": 32})
+    monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", name, "--backbone", str(llama_dir), "--max_steps", "2"])
+    data, model, training = parse_training("")
+    training.output_dir = str(tmp_path / "run")
+    assert run(data, model, training)["task"] == name
 
 
 PLANNING = [command for command in COMMANDS if re.search(r"fpt\.(inspect|plan) --", command)]
