@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 CONFIG ?= accelerate_configs/cpu.yaml
 RUN ?= runs/quickstart
 
-.PHONY: setup quickstart test bench
+.PHONY: setup quickstart test coverage bench
 
 setup: $(INSTALLED)
 
@@ -29,4 +29,12 @@ bench: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy --python-executable $(BIN)/python
 	$(BIN)/python -m pytest
+
+# The tests once more, with the branches of fpt/ that they take, in the processes that they start as well.
+coverage: setup
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under 90

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -52,8 +53,8 @@ def main() -> None:
         for name, path, save in rows:
             saved = seconds(save, args.repeats)
             sizes.append((path / WEIGHTS).stat().st_size)
-            checked = seconds(lambda path=path: read_config(path), args.repeats)
-            loaded = seconds(lambda path=path: load_checkpoint(path), args.repeats)
+            checked = seconds(partial(read_config, path), args.repeats)
+            loaded = seconds(partial(load_checkpoint, path), args.repeats)
             print(f"{name:<20}{sizes[-1]:>14,}{saved:>9.3f}{checked:>9.3f}{loaded:>9.3f}")
         alone = seconds(lambda: load_core(spec), args.repeats)
         print(f"ratio {sizes[0] / sizes[1]:.3%}; of the first load, the core alone takes {alone:.2f} s")

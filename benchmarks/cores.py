@@ -61,7 +61,8 @@ def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: in
     output = Classes(tuple("0123456789"))
     model = build_model(core, Patches(48), output, tuning).train()
     init_input(model, core, None)
-    spec, core = core.spec, None  # a run needs the core's own input table no longer
+    spec = core.spec
+    del core  # a run needs the core's own input table no longer
     optimizer = torch.optim.AdamW(model.tuned_parameters().values(), lr=1e-3)
     values, mask = torch.randn(batch, tokens, 48), torch.ones(batch, tokens, dtype=torch.long)
     labels = torch.randint(0, 10, (batch,))

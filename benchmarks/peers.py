@@ -6,6 +6,7 @@ All train the same weights (GPT-2 small's shape, drawn from a seed) with the sam
 same precision:
 
 ours            `fpt.training`: batches of like length, the last block at the read token alone, padding out of sight
+ours-bpe        the same on tokens of a BPE of the training inputs (--bpe VOCABULARY): the same samples in fewer tokens
 trainer         transformers' Trainer: random batches, padded to their longest sample
 trainer-group   the same with train_sampling_strategy="group_by_length"
 peft            PEFT's LN tuning in a plain PyTorch loop, random batches
@@ -14,8 +15,8 @@ paper           model and trainer of the paper's own code, from a clone of githu
 limit           what the operations that our step needs would take at the peak of plain matrix products of the same shapes
 
 Each round gives every contender its turn; the median over rounds is shown. Batches differ in length, so samples a second are real
-tokens a second by the mean length. MFU is the useful part of the peak: operations that our step needs for the real tokens,
-by what the machine could have done in that time.
+tokens a second by the mean length. With --epoch, each trains for one epoch instead, and is scored on the validation split. MFU is
+the useful part of the peak: operations that our step needs for the real tokens, by what the machine could have done in that time.
 """
 
 from __future__ import annotations
@@ -40,15 +41,17 @@ from transformers import GPT2Config, GPT2Model, Trainer, TrainerCallback, Traini
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
+from fpt.backbones.gpt2 import SHAPES
 from fpt.baselines import MODELS
-from fpt.data import Prepared, collate, prepare
+from fpt.data import Prepared, SortedBatchSampler, collate, make_loader, prepare
 from fpt.errors import FPTError, cli
 from fpt.flops import matmul_peak, step_flops
 from fpt.parallel import training_accelerator
 from fpt.tasks import TASKS, resolve
 from fpt.training import Job, Loop, learn, one_by_one
 
-RATE, CLIP = 1e-4, 1.0
+RATE, CLIP = 1e-3, 1.0
+BPE = "ours-bpe"
 
 
 @dataclass
@@ -67,7 +70,38 @@ class Turn:
         self.positions += mask.numel()
 
 
-Contender = Callable[[int, int], Turn]  # steps, round -> what was done
+@dataclass
+class Contender:
+    """A loop.
+
+    Attributes:
+        turn: takes so many steps in the round of that number.
+        model: the network that it trains.
+        logits: (inputs, mask) -> its logits.
+        prepared: what it trains on.
+        shell: the network without memory, for its operations to be counted.
+    """
+
+    turn: Callable[[int, int], Turn]
+    model: nn.Module
+    logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    prepared: Prepared
+    shell: nn.Module | None = None
+
+    def score(self) -> float | None:
+        """The task's metric on the validation split."""
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        samples, output = self.prepared.samples("valid"), self.prepared.output
+        sampler = SortedBatchSampler(samples.lengths, 64)
+        predictions, labels = [], []
+        with torch.no_grad():
+            for batch in make_loader(samples, sampler, self.prepared.input, output):
+                logits = self.logits(batch["inputs"].to(device), batch["attention_mask"].to(device))
+                predictions.append(output.predict(logits.float()).cpu())
+                labels.append(batch["labels"])
+        metrics = output.metrics(torch.cat(labels).numpy(), torch.cat(predictions).numpy())
+        return metrics[self.prepared.primary_metric]
 
 
 class Peer(nn.Module):
@@ -83,11 +117,15 @@ class Peer(nn.Module):
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Loss of a batch from `fpt.data.collate`."""
         self.turn.see(attention_mask)
+        return {"loss": self.output.loss(self.logits(inputs, attention_mask).float(), labels)}
+
+    def logits(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Read out at the last real tokens."""
         states = self.core(inputs_embeds=self.input(inputs), attention_mask=attention_mask, use_cache=False).last_hidden_state
         end = attention_mask.sum(dim=1, keepdim=True)
         read = end - torch.arange(self.output.tokens, 0, -1, device=end.device)
         chosen = states[torch.arange(len(states), device=end.device)[:, None], read]
-        return {"loss": self.output.loss(self.readout(chosen).flatten(1).float(), labels)}
+        return self.readout(chosen).flatten(1)
 
 
 def freeze(core: nn.Module) -> None:
@@ -103,14 +141,21 @@ def without_table(folder: Path) -> GPT2Model:
     return core
 
 
-def ours(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack) -> Contender:
+def ours(
+    prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack, checkpointing: bool = False
+) -> Contender:
     """This project's loop."""
     output = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
     args = TrainArguments(
-        output_dir=str(output), max_steps=10**6, per_device_batch_size=batch, learning_rate=RATE, max_grad_norm=CLIP
+        output_dir=str(output),
+        max_steps=10**6,
+        per_device_batch_size=batch,
+        learning_rate=RATE,
+        max_grad_norm=CLIP,
+        warmup_steps=0,
     )
     args.mixed_precision = "bf16" if bf16 else "no"
-    model_args = ModelArguments(backbone=str(folder), input_init="normal")
+    model_args = ModelArguments(backbone=str(folder), input_init="normal", activation_checkpointing=checkpointing)
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = training_accelerator(args, output)
     told = {**as_dict(prepared.args), **as_dict(model_args), **as_dict(args), "global_batch_size": batch}
@@ -131,8 +176,7 @@ def ours(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: context
         done.seconds = time.perf_counter() - start
         return done
 
-    turn.flops = loop.shell  # type: ignore[attr-defined]
-    return turn
+    return Contender(turn, loop.raw_model, loop.model, prepared, loop.shell)
 
 
 def trainer(strategy: str) -> Any:
@@ -166,6 +210,8 @@ def trainer(strategy: str) -> Any:
                 max_steps=steps + 1,
                 learning_rate=RATE,
                 max_grad_norm=CLIP,
+                lr_scheduler_type="constant",
+                weight_decay=0.01,
                 bf16=bf16,
                 use_cpu=not torch.cuda.is_available(),
                 report_to="none",
@@ -187,7 +233,7 @@ def trainer(strategy: str) -> Any:
             model.turn.seconds = clock.ended - clock.begun
             return model.turn
 
-        return turn
+        return Contender(turn, model, model.logits, prepared)
 
     return make
 
@@ -232,7 +278,7 @@ def peft(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: context
         model.turn.seconds = time.perf_counter() - start
         return model.turn
 
-    return turn
+    return Contender(turn, model, model.logits, prepared)
 
 
 def paper(clone: Path) -> Any:
@@ -246,7 +292,7 @@ def paper(clone: Path) -> Any:
         inputs, output = prepared.input, prepared.output
         ids = inputs.column == "input_ids"
         load = GPT2Model.from_pretrained
-        GPT2Model.from_pretrained = lambda name: load(folder)  # type: ignore[method-assign, assignment]
+        GPT2Model.from_pretrained = lambda name: load(folder)  # type: ignore
         try:
             model = Theirs(
                 inputs.vocab_size if ids else inputs.dim,  # type: ignore[attr-defined]
@@ -287,7 +333,7 @@ def paper(clone: Path) -> Any:
             done.seconds = theirs.diagnostics["Time Training"]
             return done
 
-        return turn
+        return Contender(turn, model, lambda x, mask: model(x)[:, -output.tokens :].flatten(1), prepared)
 
     return make
 
@@ -298,55 +344,8 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def measure(prepared: Prepared, makers: dict[str, Any], args: argparse.Namespace) -> None:
-    """Give every contender its turns and print the table of a workload."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with contextlib.ExitStack() as held:
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
-        torch.manual_seed(0)
-        dropout = {name: args.core_dropout for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
-        GPT2Model(GPT2Config(vocab_size=8, n_layer=args.layers, **dropout)).save_pretrained(folder)
-        contenders = {name: make(prepared, folder, args.batch_size, args.bf16, held) for name, make in makers.items()}
-        turns: dict[str, list[Turn]] = {name: [] for name in contenders}
-        for turn in contenders.values():
-            turn(1, 0)
-        for number in range(1, args.rounds + 1):
-            for name, turn in contenders.items():
-                turns[name].append(turn(args.steps, number))
-        lengths = prepared.samples("train").lengths
-        length = round(float(lengths.mean()))
-        shell = contenders["ours"].flops
-        per_token = sum(step_flops(shell, prepared.input, args.batch_size, length)) / (args.batch_size * length)
-        dtype = torch.bfloat16 if args.bf16 else torch.float32
-        peak = max(matmul_peak(device, dtype, args.batch_size * length, 768) for _ in range(3))
-    kind = "bf16" if args.bf16 else "fp32"
-    print(
-        f"\n{prepared.task.name}, {length} tokens on average, batches of {args.batch_size}, {kind}, {args.layers} layers, dropout"
-        f" {args.core_dropout:g} in the peers' core; {per_token / 1e6:,.0f} MFLOPs a token, peak {peak / 1e9:,.0f} GFLOP/s\n\n"
-        "| loop | samples/s | spread | padding | MFU | ours is faster by |\n|---|---|---|---|---|---|"
-    )
-    rates = {name: [t.tokens / t.seconds / length for t in done] for name, done in turns.items()}
-    own = statistics.median(rates["ours"])
-    for name, done in turns.items():
-        rate, padding = statistics.median(rates[name]), 1 - sum(t.tokens for t in done) / sum(t.positions for t in done)
-        spread, mfu = f"{min(rates[name]):.2f} to {max(rates[name]):.2f}", rate * length * per_token / peak
-        print(f"| {name} | {rate:.2f} | {spread} | {padding:.0%} | {mfu:.0%} | {own / rate:.2f} |")
-    limit = peak / (per_token * length)
-    print(f"| limit | {limit:.2f} | | | 100% | {own / limit:.2f} |", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", default=["cyp3a4"], help="tasks to train on")
-    parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py")
-    parser.add_argument("--universal_computation", type=Path, help="clone of the paper's code; without it that peer is left out")
-    parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
-    parser.add_argument("--layers", type=int, default=12, help="blocks of the core")
-    parser.add_argument("--core_dropout", type=float, default=0.1, help="dropout in the peers' core; GPT-2's own is 0.1")
-    parser.add_argument("--bf16", action="store_true", help="matrix products in bf16, for all")
-    parser.add_argument("--steps", type=int, default=6, help="steps of a turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
-    args = parser.parse_args()
+def contenders(args: argparse.Namespace) -> dict[str, Any]:
+    """What makes each, by name."""
     makers = {"ours": ours, "trainer": trainer("random"), "trainer-group": trainer("group_by_length"), "peft": peft}
     if args.universal_computation:
         if not (args.universal_computation / "universal_computation" / "fpt.py").is_file():
@@ -354,10 +353,101 @@ def main() -> None:
                 f"--universal_computation {args.universal_computation} holds no universal_computation/fpt.py; clone it there"
             )
         makers["paper"] = paper(args.universal_computation)
+    return makers
+
+
+def write_core(folder: Path, name: str, layers: int | None, dropout: float) -> None:
+    """A GPT-2 of that name's shape with drawn weights."""
+    torch.manual_seed(0)
+    blocks, width, heads = SHAPES[name]
+    config = GPT2Config(vocab_size=8, n_layer=layers or blocks, n_embd=width, n_head=heads)
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = dropout
+    GPT2Model(config).save_pretrained(folder)
+
+
+def measure(prepared: dict[str, Prepared], makers: dict[str, Any], args: argparse.Namespace) -> None:
+    """Give every contender its turns on its data and print the table of a workload."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    steps, rounds = args.steps, args.rounds
+    if args.epoch:
+        steps, rounds = -(-len(prepared["ours"].samples("train")) // args.batch_size), 1
+    with contextlib.ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        write_core(folder, args.core, args.layers, args.core_dropout)
+        every = {name: make(prepared[name], folder, args.batch_size, args.bf16, held) for name, make in makers.items()}
+        turns: dict[str, list[Turn]] = {name: [] for name in every}
+        for one in every.values():
+            one.turn(1, 0) if not args.epoch else None
+        for number in range(1, rounds + 1):
+            for name, one in every.items():
+                turns[name].append(one.turn(steps, number))
+        scores = {name: one.score() if args.epoch else None for name, one in every.items()}
+        lengths = {name: round(float(one.prepared.samples("train").lengths.mean())) for name, one in every.items()}
+        shell = every["ours"].shell
+        each = {name: _flops(one.shell or shell, one.prepared, args.batch_size) for name, one in every.items()}
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        peak = max(matmul_peak(device, dtype, args.batch_size * lengths["ours"], SHAPES[args.core][1]) for _ in range(3))
+    task, metric = prepared["ours"].task.name, prepared["ours"].primary_metric
+    titles = ["loop", "samples/s", "spread", "padding", "MFU", "ours is faster by"] + [f"{metric} on valid"] * args.epoch
+    fewer = f" (ours-bpe: {lengths[BPE]})" if BPE in lengths else ""
+    first = f" ({args.layers} layers)" if args.layers else ""
+    print(
+        f"\n{task}, {lengths['ours']} tokens on average{fewer}, batches of {args.batch_size}, {'bf16' if args.bf16 else 'fp32'},"
+        f" {args.core}{first}, dropout {args.core_dropout:g} in the peers' core, learning rate {RATE:g}, {rounds} x {steps}"
+        f" steps; {each['ours'] / lengths['ours'] / 1e6:,.0f} MFLOPs a token, peak {peak / 1e9:,.0f} GFLOP/s\n\n"
+        f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
+    )
+    rates = {name: [t.tokens / t.seconds / lengths[name] for t in done] for name, done in turns.items()}
+    own = statistics.median(rates["ours"])
+    for name, done in turns.items():
+        rate, padding = statistics.median(rates[name]), 1 - sum(t.tokens for t in done) / sum(t.positions for t in done)
+        spread, mfu = f"{min(rates[name]):.2f} to {max(rates[name]):.2f}", rate * each[name] / peak
+        score = f" {scores[name]:.3f} |" if args.epoch else ""
+        print(f"| {name} | {rate:.2f} | {spread} | {padding:.0%} | {mfu:.0%} | {own / rate:.2f} |{score}")
+    limit = peak / each["ours"]
+    print(f"| limit | {limit:.2f} | | | 100% | {own / limit:.2f} |{' |' if args.epoch else ''}", flush=True)
+
+
+def _flops(shell: nn.Module | None, prepared: Prepared, batch: int) -> float:
+    """Operations that our training needs for a sample of mean length."""
+    assert shell is not None
+    length = round(float(prepared.samples("train").lengths.mean()))
+    return sum(step_flops(shell, prepared.input, batch, length)) / batch
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that the benchmarks of the peers share."""
+    parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py")
+    parser.add_argument("--universal_computation", type=Path, help="clone of the paper's code; without it that peer is left out")
+    parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
+    parser.add_argument("--core", choices=SHAPES, default="gpt2", help="whose shape the core has")
+    parser.add_argument("--layers", type=int, help="first blocks of the core; all when not given")
+    parser.add_argument("--core_dropout", type=float, default=0.1, help="dropout in the peers' core; GPT-2's own is 0.1")
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bf16, for all")
+
+
+def load(name: str, args: argparse.Namespace, **other: Any) -> Prepared:
+    """The data of a task."""
+    return prepare(*resolve(TASKS[name], DataArguments(dataset=name, data_dir=args.data_dir, **other)), 1, lambda line: None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments(parser)
+    parser.add_argument("--workloads", nargs="+", default=["cyp3a4"], help="tasks to train on")
+    parser.add_argument("--bpe", type=int, help="ours on tokens of a BPE of this vocabulary too, on tasks of text")
+    parser.add_argument("--epoch", action="store_true", help="one turn of one epoch each, then the score on the validation split")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a turn")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    args = parser.parse_args()
+    makers = contenders(args)
     for name in args.workloads:
-        task, data = resolve(TASKS[name], DataArguments(dataset=name, data_dir=args.data_dir))
-        prepared = prepare(task, data, 1, lambda line: None)
-        measure(prepared, {k: m for k, m in makers.items() if not (k == "trainer-group" and prepared.tokenizer is None)}, args)
+        plain = load(name, args)
+        chosen = {kind: maker for kind, maker in makers.items() if kind != "trainer-group" or plain.tokenizer is not None}
+        prepared = dict.fromkeys(chosen, plain)
+        if args.bpe and plain.tokenizer is not None:
+            chosen[BPE], prepared[BPE] = ours, load(name, args, tokenizer="bpe", vocab_size=args.bpe)
+        measure(prepared, chosen, args)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def fill(source: Path, folder: Path, count: int) -> None:
         for file, names in listed.items():
             if f"{clip.parent.name}/{clip.name}" in names:
                 lists[file].append(name)
-    for file, names in lists.items():
-        (folder / file).write_text("\n".join(names) + "\n")
+    for file, links in lists.items():
+        (folder / file).write_text("\n".join(links) + "\n")
 
 
 def memory(process: psutil.Process) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
@@ -51,7 +51,7 @@ OPTIONAL: dict[str, Any] = {"tuning": dict, "network": dict, "model": str, "mixe
 
 def save_checkpoint(
     folder: Path,
-    tensors: dict[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
     config: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase | None,
     full_of: Network | None = None,

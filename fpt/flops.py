@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.backbones import draw
 from fpt.inputs import Input, Tokens
+from fpt.model import FPT
 
 # Seconds that the matmul peak is measured for.
 PEAK_SECONDS = 0.2
@@ -18,11 +19,13 @@ PEAK_SECONDS = 0.2
 
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy of `model` without memory for its weights, in fp32."""
-    shells = {id(p): nn.Parameter(torch.empty(p.shape, device="meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    shells: dict[int, torch.Tensor] = {
+        id(p): nn.Parameter(torch.empty(p.shape, device="meta"), requires_grad=p.requires_grad) for p in model.parameters()
+    }
     shells |= {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
     shell = copy.deepcopy(model, memo=shells)
     if hasattr(shell, "core_dtype"):
-        shell.core_dtype = torch.float32
+        shell.core_dtype = torch.float32  # type: ignore[assignment]
     return shell
 
 
@@ -57,7 +60,7 @@ def step_flops(model: nn.Module, inputs: Input, batch_size: int, tokens: int) ->
     try:
         return count(shape)
     except RuntimeError:  # some models look at the numbers of a mask, so there must be some
-        if not hasattr(model, "core"):
+        if not isinstance(model, FPT):
             raise
         draw(model.core, model.core)
         for part in (model.input, model.readout):

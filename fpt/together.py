@@ -184,9 +184,9 @@ class EachNorm(Each):
         chosen = [self.own[number] for number in self.runs.active]
         states = self.plain(values).unflatten(0, (len(chosen), -1))
         for_each = (len(chosen), *[1] * (states.ndim - 2), -1)
-        states = states * torch.stack([norm.weight for norm in chosen]).view(for_each)
-        if getattr(chosen[0], "bias", None) is not None:
-            states = states + torch.stack([norm.bias for norm in chosen]).view(for_each)
+        for name, join in (("weight", torch.mul), ("bias", torch.add)):
+            if getattr(chosen[0], name, None) is not None:
+                states = join(states, torch.stack([norm.get_parameter(name) for norm in chosen]).view(for_each))
         return states.flatten(0, 1)
 
 

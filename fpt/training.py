@@ -116,7 +116,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     shared = {**as_dict(data), **as_dict(model_args), "global_batch_size": args.per_device_batch_size * accelerator.num_processes}
     arguments = [{**shared, **as_dict(own)} for own in each]
     for own, told in zip(each, arguments, strict=True):
-        claim_output_dir(Path(own.output_dir), own, told)
+        claim_output_dir(Path(own.output_dir or output), own, told)
     accelerator.wait_for_everyone()
 
     with accelerator.main_process_first():
@@ -125,7 +125,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     describe_data(prepared, log)
     with contextlib.ExitStack() as held:
         jobs = [
-            Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir), started, held)
+            Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir or output), started, held)
             for own, told in zip(each, arguments, strict=True)
         ]
         done = _fit(jobs) if isinstance(kind, Estimator) else _train(jobs)

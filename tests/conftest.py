@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read when huggingface_hub is imported: no test waits for a network that it must not need.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import huggingface_hub
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from hub_server import TOKEN, HubServer
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
+import fpt.hub
 from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.tokenizers import build_tokenizer
 
@@ -128,3 +132,22 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("FPT_TEST_DATA is not set: no real data to test on")
     return Path(folder)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def here(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The server as this process's Hub, with a token and an empty cache."""
+    values = {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
+    values |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "hf")}
+    for name, value in values.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setattr(fpt.hub, "WAIT", 0.01)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return hub

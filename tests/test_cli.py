@@ -52,7 +52,7 @@ def test_launched_training_then_evaluation_on_real_molecules(real_data: Path, tm
     run = tmp_path / "run"
     out = script(
         *launch, "--backbone", "smollm2", "--num_layers", "2", "--data_dir", str(real_data), "--output_dir", str(run),
-        "--max_steps", "120", "--eval_steps", "60", "--warmup_steps", "10",
+        "--max_steps", "120", "--eval_steps", "120", "--warmup_steps", "10",
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     results = json.loads((run / "results.json").read_text())

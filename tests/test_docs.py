@@ -6,16 +6,18 @@ import ast
 import importlib
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import molecules, write_tdc
+from hub_server import HubServer
 from test_modalities import write_cifar10, write_folders, write_mnist, write_speech, write_table
 
 from fpt import args as arguments
 from fpt import evaluation
-from fpt.args import EvaluateArguments, parse, parse_training
+from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, parse, parse_training
 from fpt.backbones import FAMILIES
 from fpt.baselines import MODELS
 from fpt.experiment import ExperimentArguments, read_experiment
@@ -159,6 +161,35 @@ def test_a_planning_command_runs(command: str, desk: Path, monkeypatch, capsys) 
     monkeypatch.setattr(sys, "argv", [*words[2:], *more])
     importlib.import_module(words[2]).main()
     assert "gpt2-xl" in capsys.readouterr().out
+
+
+def test_a_run_is_trained_pushed_scored_and_shown(desk: Path, llama_dir: Path, here: HubServer, monkeypatch, capsys) -> None:
+    """Every other command of the documentation, in the order in which a user comes to them."""
+    monkeypatch.chdir(desk)
+    data, model, training = DataArguments(data_dir="raw"), ModelArguments(backbone=str(llama_dir)), TrainArguments()
+    training.max_steps = training.eval_steps = 2
+    run(data, model, training)
+    shutil.copytree("runs/cyp3a4", "runs/experiments/cyp3a4/small/fpt/seed-1")
+    shutil.copytree(ROOT / "experiments", "experiments")
+    asked = [c for c in COMMANDS if re.search(r"evaluate\.py|fpt\.(hub|report|experiment) ", c)]
+    done: dict[str, int] = dict.fromkeys(("hub", "evaluate", "report", "experiment"), 0)
+    for command in sorted(asked, key=lambda c: next(i for i, kind in enumerate(done) if kind in c)):
+        words = shlex.split(command.replace(" DIR", " runs/cyp3a4").replace(" FILE", " experiments/cyp3a4.yaml"))
+        name = next(kind for kind in done if kind in words[words.index("-m") + 1 if "-m" in words else 1])
+        more = {"evaluate": ["--data_dir", "raw"], "report": ["--samples", "1"], "experiment": ["--dry_run"]}.get(name, [])
+        monkeypatch.setattr(sys, "argv", [*words[words.index("-m") + 1 if "-m" in words else 1 :], *more])
+        importlib.import_module("evaluate" if name == "evaluate" else f"fpt.{name}").main()
+        done[name] += 1
+    assert min(done.values()) > 0
+    assert "model.safetensors" in here.repositories["user/fpt-cyp3a4"].commits[-1][1]
+    assert len(Path("out.csv").read_text().splitlines()) == 81
+    assert "<html" in Path("report.html").read_text()
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accelerate launch ")]
+    assert len(shown) > 10
+    for line in shown:
+        words = shlex.split(line)
+        monkeypatch.setattr(sys, "argv", words[words.index("train.py") :])
+        parse_training("")
 
 
 def parse_experiment(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[ExperimentArguments]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 import soundfile
@@ -39,7 +40,7 @@ from fpt.tasks.cifar10 import read_parquet
 from fpt.tasks.images import decode
 from fpt.tasks.listops import read_tsv
 from fpt.tasks.mnist import read_idx
-from fpt.tasks.remote_homology import read_json, read_plain
+from fpt.tasks.remote_homology import read_json, read_lmdb, read_plain
 from fpt.tasks.tdc import read_table
 from fpt.training import run
 
@@ -156,6 +157,31 @@ def test_entries_of_proteins(tmp_path: Path) -> None:
     assert min(good, bad) > 0
     json_entry = json.dumps([{"primary": "MKV", "fold_label": 1}]).encode()
     survives(through_file(tmp_path / "x.json", lambda path: list(read_json(path))), json_entry, 500, FPTError)
+
+
+def write_lmdb(folder: Path, entries: dict[str, Any]) -> bytes:
+    """The file of a base with these entries."""
+    with lmdb.open(str(folder / "x.lmdb"), map_size=1 << 20, subdir=False) as base, base.begin(write=True) as write:
+        for key, value in entries.items():
+            write.put(key.encode(), pickle.dumps(value))
+    return (folder / "x.lmdb").read_bytes()
+
+
+def test_bases_of_proteins(tmp_path: Path) -> None:
+    # Pages are read by a process of their own, so these take time: 40 here, FPT_LMDB_COPIES for more.
+    entries = {str(i): {"primary": "MKV" * i, "fold_label": i} for i in range(1, 60)} | {"0": {}, "num_examples": 60}
+    data = write_lmdb(tmp_path, entries)
+    read = through_file(tmp_path / "y.lmdb", lambda path: list(read_lmdb(path)))
+    count = int(os.environ.get("FPT_LMDB_COPIES", 40))
+    good, bad = survives(read, data, count, FPTError)
+    assert min(good, bad) > 0
+
+
+@pytest.mark.parametrize("number", [10**15, 3, -1, "x"])
+def test_a_base_that_promises_other_proteins_than_it_has(number: Any, tmp_path: Path) -> None:
+    write_lmdb(tmp_path, {"0": {"primary": "MKV"}, "1": {"primary": "VKM"}, "num_examples": number})
+    with pytest.raises(FPTError, match=r"fewer proteins than num_examples says|num_examples is no number"):
+        list(read_lmdb(tmp_path / "x.lmdb"))
 
 
 def test_a_pickle_runs_nothing(tmp_path: Path) -> None:

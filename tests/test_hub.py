@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -27,12 +26,6 @@ from fpt.training import run
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Path:
     folder = tmp_path_factory.mktemp("hub")
@@ -49,19 +42,6 @@ def python(hub: HubServer, folder: Path, *arguments: str, token: str | None = TO
     env |= {"FPT_HOME": str(folder / "home"), "FPT_HUB_WAIT": "0.01", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     env |= {"HF_TOKEN": token} if token else {}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
-
-
-@pytest.fixture
-def here(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """The server as this process's Hub, with a token and an empty cache."""
-    values = {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
-    values |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "hf")}
-    for name, value in values.items():
-        monkeypatch.setattr(huggingface_hub.constants, name, value)
-    monkeypatch.setattr(fpt.hub, "WAIT", 0.01)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return hub
 
 
 def push_run(folder: Path) -> str:

@@ -14,13 +14,15 @@ import hashlib
 import io
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 from datasets import Dataset
@@ -95,26 +97,60 @@ def read_json(path: Path) -> Iterator[Any]:
     yield from entries
 
 
+# LMDB trusts the pages of a file, and a damaged one can end the process. So it is read by a process of its own, which hands on
+# the value of num_examples and of "0", "1", ..., each after its length (-1: there is none).
+_DUMP = """
+import lmdb, os, sys
+out = sys.stdout.buffer
+with lmdb.open(sys.argv[1], readonly=True, lock=False, subdir=os.path.isdir(sys.argv[1])) as base, base.begin() as view:
+    for key in ["num_examples", *range(base.stat()["entries"] - 1)]:
+        value = view.get(str(key).encode())
+        out.write((-1 if value is None else len(value)).to_bytes(8, "little", signed=True) + (value or b""))
+"""
+
+
 def read_lmdb(path: Path) -> Iterator[Any]:
     """Entries of TAPE's LMDB: keys "0", "1", ... and "num_examples"; an unreadable one is None.
 
     Raises:
         FPTError: it is no LMDB, or not TAPE's.
     """
-    import lmdb
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-P", "-c", _DUMP, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as child:
+            assert child.stdout is not None
+            try:
+                count = read_plain(_value(child.stdout))
+                if not isinstance(count, int) or count < 0:
+                    raise ValueError("num_examples is no number")
+                for _ in range(count):
+                    value = _value(child.stdout)
+                    try:
+                        yield read_plain(value)
+                    except ValueError:
+                        yield None
+            except (EOFError, ValueError) as error:
+                child.stdout.close()
+                ended = child.wait()
+                said.seek(0)
+                reason = (said.read().decode(errors="replace").strip().splitlines() or [""])[-1] if ended > 0 else ""
+                reason = reason or ("its pages are damaged" if ended else str(error))
+                raise FPTError(f"{path} is no LMDB of TAPE: {reason}; download it again") from None
+            finally:
+                child.kill()
 
-    try:
-        with lmdb.open(str(path), readonly=True, lock=False, subdir=path.is_dir()) as base, base.begin() as view:
-            count = read_plain(view.get(b"num_examples") or b"")
-            if not isinstance(count, int) or count < 0:
-                raise ValueError("num_examples is no number")
-            for number in range(count):
-                try:
-                    yield read_plain(view.get(str(number).encode()) or b"")
-                except ValueError:
-                    yield None
-    except (lmdb.Error, ValueError) as error:
-        raise FPTError(f"{path} is no LMDB of TAPE: {error}; download it again") from None
+
+def _value(stream: IO[bytes]) -> bytes:
+    """The next value that the reading process hands on; nothing for one that is not there."""
+    length = int.from_bytes(_exactly(stream, 8), "little", signed=True)
+    return _exactly(stream, length) if length > 0 else b""
+
+
+def _exactly(stream: IO[bytes], length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError("it has fewer proteins than num_examples says")
+    return data
 
 
 READERS = {".json": read_json, ".lmdb": read_lmdb}
