@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CONFIG ?= accelerate_configs/cpu.yaml
 RUN ?= runs/quickstart
+# Tests by file over two processes.
+SPREAD ?= -n 2 --dist loadfile
 
 .PHONY: setup quickstart test coverage bench
 
@@ -23,18 +25,18 @@ quickstart: setup
 
 # Our training beside the peers', on this machine: `make bench DATA=raw PEER=universal-computation` (a clone of the paper's code).
 bench: setup
-	$(BIN)/python benchmarks/peers.py --workloads cyp3a4 cifar10 bit-memory $(if $(DATA),--data_dir $(DATA)) \
+	$(BIN)/python benchmarks/peers.py --workloads cyp3a4 cifar10 bit-memory --bpe 512 $(if $(DATA),--data_dir $(DATA)) \
 		$(if $(PEER),--universal_computation $(PEER))
 
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --python-executable $(BIN)/python
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 # The tests once more, with the branches of fpt/ that they take, in the processes that they start as well.
 coverage: setup
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(SPREAD)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under 90

@@ -291,16 +291,17 @@ def paper(clone: Path) -> Any:
 
         inputs, output = prepared.input, prepared.output
         ids = inputs.column == "input_ids"
-        load = GPT2Model.from_pretrained
+        load, config = GPT2Model.from_pretrained, GPT2Config.from_pretrained(folder)
         GPT2Model.from_pretrained = lambda name: load(folder)  # type: ignore
         try:
             model = Theirs(
                 inputs.vocab_size if ids else inputs.dim,  # type: ignore[attr-defined]
                 output.size,
+                model_name=next(name for name, (_, width, _) in SHAPES.items() if width == config.n_embd),
                 pretrained=True,
                 return_last_only=False,
                 use_embeddings_for_in=ids,
-                dropout=float(GPT2Config.from_pretrained(folder).resid_pdrop),
+                dropout=float(config.resid_pdrop),
             )
         finally:
             GPT2Model.from_pretrained = load  # type: ignore[method-assign]

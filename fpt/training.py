@@ -144,7 +144,9 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
 def speed(results: dict[str, Any]) -> str:
     """How fast a run was, in words."""
     mfu = f" (MFU {results['mfu']:.0%} of the matmul peak)" if results.get("mfu") else ""
-    return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}, {results['wall_seconds']:.0f} s in all"
+    scored = results.get("evaluation_tokens_per_second")
+    evaluation = f", {scored:,.0f} in evaluation" if scored else ""
+    return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}{evaluation}, {results['wall_seconds']:.0f} s in all"
 
 
 @dataclass
@@ -365,7 +367,9 @@ class Loop:
         progress, prepared, accelerator, output, args = self.progress, self.prepared, self.accelerator, self.output, self.args
         self.load_best()
         metrics = {"valid": progress.best_metrics}
+        begun = time.perf_counter()
         predictions, labels = self.predict("test") if test else (np.empty(0), np.empty(0))
+        tokens, seconds = float(np.sum(prepared.samples("test").lengths)), time.perf_counter() - begun
         if test:
             metrics["test"] = prepared.output.metrics(labels, predictions)
         results = {
@@ -380,6 +384,7 @@ class Loop:
             "wall_seconds": round(progress.wall_seconds + time.perf_counter() - self.job.started, 2),
             "train_seconds": round(progress.train_seconds, 2),
             "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
+            "evaluation_tokens_per_second": round(tokens / seconds, 1) if test else None,
             "runs_side_by_side": self.count,
             **self._flops(),
             "padding": self.padding,

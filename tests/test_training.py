@@ -59,6 +59,7 @@ def test_a_run_learns_and_writes_down_what_it_did(settings, tmp_path: Path) -> N
     assert (written["seed"], written["steps"], written["split"]["method"]) == (1, 300, "scaffold")
     assert 0 < written["trainable_parameters"] < written["total_parameters"]
     assert written["tokens_per_second"] > 0
+    assert written["evaluation_tokens_per_second"] > 0
     assert written["wall_seconds"] >= written["train_seconds"] > 0
     assert written["padding"]["grouped"] < written["padding"]["random"]
     assert [h["step"] for h in written["history"]] == [100, 200, 300]
