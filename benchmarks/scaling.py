@@ -9,7 +9,6 @@ of 64. One thing is varied at a time, from batches of 16 samples of 64 tokens on
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -59,7 +58,7 @@ def build(point: Point) -> FPT:
 
 
 def timed(call: object, repeats: int) -> float:
-    """Median seconds of a call, after one to warm up."""
+    """Seconds of a call, the best of some as for the peak, after one to warm up."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -67,7 +66,7 @@ def timed(call: object, repeats: int) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return min(times[1:])
 
 
 def measure(point: Point, repeats: int) -> Found:
@@ -95,7 +94,7 @@ def measure(point: Point, repeats: int) -> Found:
 
     seconds = timed(step, repeats)
     model.eval()
-    evaluated = 64 * point.tokens / timed(evaluate, repeats)
+    evaluated = 64 * point.tokens / timed(evaluate, 1)
     peak = max(matmul_peak(device, torch.float32, point.batch * point.tokens, model.width) for _ in range(2))
     layers = len(model.family.blocks(model.core))
     return Found(point, model.width, layers, seconds, flops / peak, point.batch * point.tokens / seconds, evaluated)
@@ -127,7 +126,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[2, 4, 8, 16, 32], help="samples of a batch")
     parser.add_argument("--layers", nargs="+", type=int, default=[2, 4, 8, 12], help="first layers of the core")
     parser.add_argument("--cores", nargs="+", default=["gpt2", "gpt2-medium", "gpt2-large"], help="cores by name")
-    parser.add_argument("--steps", type=int, default=3, help="steps to time; the median is shown")
+    parser.add_argument("--steps", type=int, default=3, help="steps to time; the best is shown")
     parser.add_argument("--plot", type=Path, help="picture to write")
     args = parser.parse_args()
     base = Point()
