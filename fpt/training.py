@@ -369,9 +369,10 @@ class Loop:
         metrics = {"valid": progress.best_metrics}
         begun = time.perf_counter()
         predictions, labels = self.predict("test") if test else (np.empty(0), np.empty(0))
-        tokens, seconds = float(np.sum(prepared.samples("test").lengths)), time.perf_counter() - begun
+        seconds, scored_per_second = time.perf_counter() - begun, None
         if test:
             metrics["test"] = prepared.output.metrics(labels, predictions)
+            scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
         results = {
             **_about(self.job, metrics),
             "best_step": progress.best_step,
@@ -384,7 +385,7 @@ class Loop:
             "wall_seconds": round(progress.wall_seconds + time.perf_counter() - self.job.started, 2),
             "train_seconds": round(progress.train_seconds, 2),
             "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
-            "evaluation_tokens_per_second": round(tokens / seconds, 1) if test else None,
+            "evaluation_tokens_per_second": scored_per_second,
             "runs_side_by_side": self.count,
             **self._flops(),
             "padding": self.padding,

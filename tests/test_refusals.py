@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 import shutil
 import sys
@@ -250,8 +249,7 @@ def test_proteins_from_the_archive_of_tape(tmp_path: Path, monkeypatch: pytest.M
 def test_an_archive_that_leads_elsewhere_writes_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(url: str, path: Path) -> None:
         with tarfile.open(path, "w:gz") as tar:
-            tar.addfile(entry := tarfile.TarInfo("../../../../elsewhere"), io.BytesIO(b"x"))
-            assert entry.name
+            tar.addfile(tarfile.TarInfo("../../../../elsewhere"))
 
     monkeypatch.setattr("urllib.request.urlretrieve", fetch)
     before = {p for p in tmp_path.rglob("*")}

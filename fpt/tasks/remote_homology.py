@@ -98,14 +98,14 @@ def read_json(path: Path) -> Iterator[Any]:
 
 
 # LMDB trusts the pages of a file, and a damaged one can end the process. So it is read by a process of its own, which hands on
-# the value of num_examples and of "0", "1", ..., each after its length (-1: there is none).
+# the value of num_examples and of "0", "1", ..., each after its length (0: there is none).
 _DUMP = """
 import lmdb, os, sys
 out = sys.stdout.buffer
 with lmdb.open(sys.argv[1], readonly=True, lock=False, subdir=os.path.isdir(sys.argv[1])) as base, base.begin() as view:
     for key in ["num_examples", *range(base.stat()["entries"] - 1)]:
-        value = view.get(str(key).encode())
-        out.write((-1 if value is None else len(value)).to_bytes(8, "little", signed=True) + (value or b""))
+        value = view.get(str(key).encode()) or b""
+        out.write(len(value).to_bytes(8, "little") + value)
 """
 
 
@@ -129,8 +129,9 @@ def read_lmdb(path: Path) -> Iterator[Any]:
                         yield read_plain(value)
                     except ValueError:
                         yield None
-            except (EOFError, ValueError) as error:
-                child.stdout.close()
+            except ValueError as error:
+                raise FPTError(f"{path} is no LMDB of TAPE: {error}; download it again") from None
+            except EOFError as error:
                 ended = child.wait()
                 said.seek(0)
                 reason = (said.read().decode(errors="replace").strip().splitlines() or [""])[-1] if ended > 0 else ""
@@ -142,8 +143,7 @@ def read_lmdb(path: Path) -> Iterator[Any]:
 
 def _value(stream: IO[bytes]) -> bytes:
     """The next value that the reading process hands on; nothing for one that is not there."""
-    length = int.from_bytes(_exactly(stream, 8), "little", signed=True)
-    return _exactly(stream, length) if length > 0 else b""
+    return _exactly(stream, int.from_bytes(_exactly(stream, 8), "little"))
 
 
 def _exactly(stream: IO[bytes], length: int) -> bytes:
