@@ -28,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from transformers import GPT2Config, GPT2Model, Trainer, TrainerCallback, Traini
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones.gpt2 import SHAPES
 from fpt.baselines import MODELS
 from fpt.data import Prepared, SortedBatchSampler, collate, make_loader, prepare
@@ -48,7 +48,8 @@ from fpt.errors import FPTError, cli
 from fpt.flops import matmul_peak, step_flops
 from fpt.parallel import training_accelerator
 from fpt.tasks import TASKS, resolve
-from fpt.training import Job, Loop, learn, one_by_one
+from fpt.together import one_by_one
+from fpt.training import Job, Loop, learn
 
 RATE, CLIP = 1e-3, 1.0
 BPE = "ours-bpe"
@@ -141,10 +142,10 @@ def without_table(folder: Path) -> GPT2Model:
     return core
 
 
-def ours(
-    prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack, checkpointing: bool = False
-) -> Contender:
-    """This project's loop."""
+def loops_of(
+    prepared: Prepared, model_args: ModelArguments, seeds: Sequence[int], batch: int, bf16: bool, held: contextlib.ExitStack
+) -> list[Loop]:
+    """Loops of this project that share one core, as `train.py` makes them."""
     output = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
     args = TrainArguments(
         output_dir=str(output),
@@ -155,28 +156,45 @@ def ours(
         warmup_steps=0,
     )
     args.mixed_precision = "bf16" if bf16 else "no"
-    model_args = ModelArguments(backbone=str(folder), input_init="normal", activation_checkpointing=checkpointing)
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = training_accelerator(args, output)
+    each = [changed(args, seed=seed) for seed in seeds]
     told = {**as_dict(prepared.args), **as_dict(model_args), **as_dict(args), "global_batch_size": batch}
-    job = Job(MODELS["fpt"], prepared, model_args, args, told, accelerator, output, time.perf_counter(), held)
     with contextlib.redirect_stdout(io.StringIO()):
-        loop = Loop(job, MODELS["fpt"].make_each(prepared, model_args, [args], print)[0])  # type: ignore[attr-defined]
-    loop.model.train()
-    stream = loop.batches()
+        made = MODELS["fpt"].make_each(prepared, model_args, each, print)  # type: ignore[attr-defined]
+        loops = [
+            Loop(Job(MODELS["fpt"], prepared, model_args, own, told, accelerator, output, time.perf_counter(), held), network)
+            for own, network in zip(each, made, strict=True)
+        ]
+    for loop in loops:
+        loop.model.train()
+    return loops
 
-    def turn(steps: int, number: int) -> Turn:
-        done = Turn()
-        start = time.perf_counter()
-        for _ in range(steps):
-            batch = next(stream)
+
+def learn_from(loops: list[Loop], streams: Sequence[Iterator[dict[str, torch.Tensor]]], steps: int, forward: Any) -> Turn:
+    """Take steps with all loops."""
+    done, device = Turn(), loops[0].accelerator.device
+    start = time.perf_counter()
+    for _ in range(steps):
+        batches = [next(stream) for stream in streams]
+        for batch in batches:
             done.see(batch["attention_mask"])
-            learn([loop], [{k: v.to(accelerator.device) for k, v in batch.items()}], one_by_one)
-        synchronize()
-        done.seconds = time.perf_counter() - start
-        return done
+        learn(loops, [{name: values.to(device) for name, values in batch.items()} for batch in batches], forward)
+    synchronize()
+    done.seconds = time.perf_counter() - start
+    return done
 
-    return Contender(turn, loop.raw_model, loop.model, prepared, loop.shell)
+
+def ours(
+    prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack, checkpointing: bool = False
+) -> Contender:
+    """This project's loop."""
+    model_args = ModelArguments(backbone=str(folder), input_init="normal", activation_checkpointing=checkpointing)
+    (loop,) = loops_of(prepared, model_args, [1], batch, bf16, held)
+    stream = loop.batches()
+    return Contender(
+        lambda steps, number: learn_from([loop], [stream], steps, one_by_one), loop.raw_model, loop.model, prepared, loop.shell
+    )
 
 
 def trainer(strategy: str) -> Any:

@@ -46,7 +46,7 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
         for index in indices:
             batch = collate(samples.__getitems__([index]), prepared.input, prepared.output)
             mask = batch["attention_mask"]
-            read = mask.sum(1, keepdim=True) - torch.arange(model.read_tokens, 0, -1)
+            read = model.read(mask)
             with model.precision("cpu"):
                 states = model.input(batch["inputs"])
                 found = core(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
@@ -78,9 +78,8 @@ def features(
         rows = samples.__getitems__(list(range(start, min(start + batch_size, count))))
         batch = collate(rows, prepared.input, prepared.output)
         mask = batch["attention_mask"]
-        read = mask.sum(1, keepdim=True) - torch.arange(model.read_tokens, 0, -1)
         with model.precision("cpu"):
-            found = model.family.states(model.core, model.input(batch["inputs"]), mask, read)
+            found = model.family.states(model.core, model.input(batch["inputs"]), mask, model.read(mask))
         states.append(found.flatten(1).float().numpy())
         labels += [row["label"] for row in rows]
     return np.concatenate(states), np.asarray(labels)

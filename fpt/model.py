@@ -87,11 +87,22 @@ class FPT(Network):
         Returns:
             Logits (batch, read tokens * output size) in fp32, read at the last real tokens of each sequence.
         """
-        end = attention_mask.sum(dim=1, keepdim=True)
-        read = end - torch.arange(self.read_tokens, 0, -1, device=end.device)
         with self.precision(attention_mask.device.type):
-            states = self.family.states(self.core, self.dropout(self.input(inputs)), attention_mask, read)
-            return self.readout(self.dropout(states)).flatten(1).float()
+            states = self.family.states(self.core, self.embed(inputs), attention_mask, self.read(attention_mask))
+            return self.logits(states)
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What goes into the core, (batch, tokens, hidden)."""
+        return self.dropout(self.input(inputs))
+
+    def read(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Positions (batch, read tokens) of the last real tokens."""
+        end = attention_mask.sum(dim=1, keepdim=True)
+        return end - torch.arange(self.read_tokens, 0, -1, device=end.device)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, read tokens * output size) in fp32 of the core's states (batch, read tokens, hidden)."""
+        return self.readout(self.dropout(states)).flatten(1).float()
 
     def train(self, mode: bool = True) -> FPT:
         """Set the mode; see `core_dropout`."""

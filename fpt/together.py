@@ -1,7 +1,7 @@
 """Several tunings of one frozen core side by side: `--seeds 1,2,3 --learning_rates 1e-3,3e-3`, one process, one copy of the core.
 
 Each run has its own input layer, norms, positions, readout, optimizer, batches and folder, and comes out as it would alone. The
-frozen blocks, which are nearly all of the weights and of the work, see the batches of all runs as one larger batch.
+frozen layers, which are nearly all of the weights and of the work, see the batches of all runs as one row of tokens.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import copy
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import nn
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, changed
 from fpt.backbones import is_drawn, is_norm
+from fpt.backbones.packed import PACKED
+from fpt.backbones.stack import Stack
 from fpt.errors import FPTError
 from fpt.files import write_json
 from fpt.model import FPT
@@ -29,7 +31,11 @@ from fpt.results import is_better
 SUMMARY_FILE = "summary.json"
 # How far logits of runs side by side may be from those of each alone, as a share of the largest.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+# Tokens of a row: with more, matrix products gain nothing, and what the way back needs grows.
+JOINED_TOKENS = {"cpu": 1280, "other": 16384}
 Batch = dict[str, torch.Tensor]
+# Loops, their batches and logits, to be learned from at once.
+Part = tuple[Sequence[Any], Sequence[Batch], Sequence[torch.Tensor]]
 
 
 def several(args: TrainArguments) -> bool:
@@ -94,84 +100,143 @@ def check_together(args: TrainArguments, accelerator: Accelerator) -> None:
 
 
 class Together(nn.Module):
-    """Models of one core as one module: it is the first of them, with all that is tuned looked up by run.
+    """Models of one core as one module: its frozen layers are there once, and what is tuned is looked up by run.
 
     Args:
         models: their frozen parameters are the same tensors.
+        log: is told when this core does not allow it, and the runs take turns instead.
     """
 
-    def __init__(self, models: Sequence[FPT]) -> None:
+    def __init__(self, models: Sequence[FPT], log: Callable[[str], None] = print) -> None:
         super().__init__()
-        self.runs = _Runs(list(range(len(models))))
+        first = models[0]
+        # No `nn.ModuleList`: a core is looked through for such lists.
+        self.models, self.family, self.log = list(models), first.family, log
+        self.runs = _Runs()
+        self.obstacle = (
+            "" if isinstance(self.family, Stack) else f"{type(first.core).__name__} has no blocks that take several batches"
+        )
+        if self.obstacle:
+            return
         shared = {id(parameter): parameter for model in models for parameter in model.parameters()}
-        self.whole = copy.deepcopy(models[0], memo=dict(shared))
-        for name, module in list(self.whole.named_modules()):
-            own = name in ("input", "readout")
-            inside = name.startswith(("input.", "readout."))
-            tuned = any(parameter.requires_grad for parameter in module.parameters(recurse=own))
-            if inside or not (own or tuned):
-                continue
-            theirs = [model.get_submodule(name) for model in models]
-            parent, _, attribute = name.rpartition(".")
-            kind = EachNorm if is_norm(module) else Each
-            setattr(self.whole.get_submodule(parent), attribute, kind(theirs, self.runs))
+        self.core = copy.deepcopy(first.core, memo=dict(shared))
+        for name, module in list(self.core.named_modules()):
+            if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                parent, _, attribute = name.rpartition(".")
+                kind = EachNorm if is_norm(module) else Each
+                own = [model.core.get_submodule(name) for model in models]
+                setattr(self.core.get_submodule(parent), attribute, kind(own, self.runs))
 
-    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (runs * batch, size) of the batches of all runs, one after the other."""
-        return self.whole(inputs, attention_mask)
+    def train(self, mode: bool = True) -> Together:
+        """As `FPT.train`."""
+        super().train(mode)
+        if not self.obstacle:
+            self.core.train(mode and self.models[0].core_dropout)
+        return self
 
-    def on(self, accelerator: Accelerator, models: Sequence[nn.Module]) -> Callable[..., list[torch.Tensor]]:
-        """How `fpt.training.take_steps` calls it."""
-        model = accelerator.prepare_model(self)
+    def forward(self, active: Sequence[int], batches: Sequence[Batch]) -> list[torch.Tensor]:
+        """Logits (batch, size) of each batch, by the model of that number."""
+        models = [self.models[number] for number in active]
+        masks = [batch["attention_mask"] for batch in batches]
+        with models[0].precision(masks[0].device.type):
+            embeds = [model.embed(batch["inputs"]) for model, batch in zip(models, batches, strict=True)]
+            reads = [model.read(mask) for model, mask in zip(models, masks, strict=True)]
+            self.runs.start(active, [mask.numel() for mask in masks], [read.numel() for read in reads])
+            states = self.family.packed(self.core, embeds, masks, reads)  # type: ignore[attr-defined]
+            return [model.logits(own) for model, own in zip(models, states, strict=True)]
+
+    def fits(self, batches: Sequence[Batch]) -> bool:
+        """Whether these batches can go in one row."""
+        config = self.models[0].core.config
+        return not self.obstacle and all(self.family.fits(config, batch["inputs"].shape[1]) for batch in batches)  # type: ignore[attr-defined]
+
+    def on(self, accelerator: Accelerator, models: Sequence[nn.Module]) -> Callable[..., Iterator[Part]]:
+        """How `fpt.training.learn` calls it."""
         known = {id(one): number for number, one in enumerate(models)}
-        checked = False
+        if self.obstacle:
+            self.log(f"side by side: {self.obstacle}; the runs take turns")
+            return one_by_one
+        self.core.config._attn_implementation = PACKED
+        model = accelerator.prepare_model(self)
         kinds = {torch.bfloat16} if accelerator.mixed_precision == "bf16" else {p.dtype for p in self.parameters()}
-        lowest = min(kinds, key=lambda dtype: torch.finfo(dtype).bits)
+        tolerance = TOLERANCE[min(kinds, key=lambda dtype: torch.finfo(dtype).bits)]
+        most = JOINED_TOKENS.get(accelerator.device.type, JOINED_TOKENS["other"])
+        checked = False
 
-        def forward(loops: Sequence[Any], batches: Sequence[Batch]) -> list[torch.Tensor]:
+        def forward(loops: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
             nonlocal checked
-            self.runs.active = [known[id(loop.raw_model)] for loop in loops]
-            self.runs.rows = max(len(batch["inputs"]) for batch in batches)
-            if not checked:
-                _check_equal(model, [loop.model for loop in loops], batches, TOLERANCE[lowest])
+            if not checked and self.fits(batches):
                 checked = True
-            return _apart(model(*_join(batches)), batches)
+                self.obstacle = _why_not(model, loops, [known[id(loop.raw_model)] for loop in loops], batches, tolerance)
+                if self.obstacle:
+                    self.log(f"side by side: {self.obstacle}; the runs take turns")
+            if not self.fits(batches):
+                yield from one_by_one(loops, batches)
+                return
+            for chosen in rows(batches, most):
+                own, theirs = [loops[number] for number in chosen], [batches[number] for number in chosen]
+                if len(own) > 1:
+                    yield own, theirs, model([known[id(loop.raw_model)] for loop in own], theirs)
+                else:
+                    yield from one_by_one(own, theirs)
 
         return forward
 
 
+def one_by_one(loops: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
+    """Each model on its batch."""
+    for loop, batch in zip(loops, batches, strict=True):
+        yield [loop], [batch], [loop.model(batch["inputs"], batch["attention_mask"])]
+
+
+def rows(batches: Sequence[Batch], most: int) -> Iterator[list[int]]:
+    """Numbers of batches that go in one row, which has no more than `most` tokens unless one batch has."""
+    row: list[int] = []
+    tokens = 0
+    for number, batch in enumerate(batches):
+        size = batch["attention_mask"].numel()
+        if row and tokens + size > most:
+            yield row
+            row, tokens = [], 0
+        row.append(number)
+        tokens += size
+    yield row
+
+
 @dataclass
 class _Runs:
-    """Which runs a batch is of, and the samples of each."""
+    """Whose tokens are where in a row: the runs, and how many tokens each has, by the length of the whole row."""
 
-    active: list[int]
-    rows: int = 1
+    active: Sequence[int] = ()
+    sizes: dict[int, list[int]] = field(default_factory=dict)
+
+    def start(self, active: Sequence[int], *sizes: list[int]) -> None:
+        """All tokens, and those that are read, of each run."""
+        self.active, self.sizes = active, {sum(each): each for each in sizes}
 
 
 class Each(nn.Module):
-    """A tuned module of each run, on the part of the batch that is the run's.
-
-    What has no batch (positions) goes through all of them, and is repeated for each sample.
-    """
+    """A tuned module of each run, on the part of the row that is the run's."""
 
     def __init__(self, modules: Sequence[nn.Module], runs: _Runs) -> None:
         super().__init__()
         # No `nn.ModuleList`: they belong to the models of the runs, and a family looks for its blocks in such lists.
         self.own, self.runs = list(modules), runs
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """Adapters ask for its type."""
+        return self.own[0].weight  # type: ignore[return-value]
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """As the modules."""
-        chosen = [self.own[number] for number in self.runs.active]
-        if values.ndim < 2 or len(values) == 1:
-            whole = [module(values) for module in chosen]
-            whole = [states[None] if values.ndim < 2 else states for states in whole]
-            return torch.cat(whole).repeat_interleave(self.runs.rows, dim=0)
-        parts = values.chunk(len(chosen))
-        return torch.cat([module(part) for module, part in zip(chosen, parts, strict=True)])
+        """As the modules; `values` are (tokens,) or (1, tokens, ...)."""
+        along = min(1, values.ndim - 1)
+        chosen, parts = [self.own[n] for n in self.runs.active], values.split(self.runs.sizes[values.shape[along]], along)
+        return torch.cat([module(part) for module, part in zip(chosen, parts, strict=True)], along)
 
 
 class EachNorm(Each):
-    """A norm of each run: normalised at once, then scaled and shifted by run."""
+    """A norm of each run: when the runs have equally many tokens, normalised at once, then scaled and shifted by run."""
 
     def __init__(self, modules: Sequence[nn.Module], runs: _Runs) -> None:
         super().__init__(modules, runs)
@@ -181,57 +246,38 @@ class EachNorm(Each):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """As the norms."""
+        if len(set(self.runs.sizes[values.shape[1]])) > 1:
+            return super().forward(values)
         chosen = [self.own[number] for number in self.runs.active]
-        states = self.plain(values).unflatten(0, (len(chosen), -1))
-        for_each = (len(chosen), *[1] * (states.ndim - 2), -1)
+        states = self.plain(values).unflatten(1, (len(chosen), -1))
+        for_each = (1, len(chosen), *[1] * (states.ndim - 3), -1)
         for name, join in (("weight", torch.mul), ("bias", torch.add)):
             if getattr(chosen[0], name, None) is not None:
                 states = join(states, torch.stack([norm.get_parameter(name) for norm in chosen]).view(for_each))
-        return states.flatten(0, 1)
-
-
-def _join(batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and mask of all batches, padded to the longest sample; a batch with fewer samples repeats its last."""
-    rows = max(len(batch["inputs"]) for batch in batches)
-    tokens = max(batch["inputs"].shape[1] for batch in batches)
-    joined = []
-    for name in ("inputs", "attention_mask"):
-        parts = []
-        for batch in batches:
-            values = batch[name]
-            values = values[torch.arange(rows, device=values.device).clamp(max=len(values) - 1)]
-            room = (0, 0) * (values.ndim - 2) + (0, tokens - values.shape[1])
-            parts.append(nn.functional.pad(values, room))
-        joined.append(torch.cat(parts))
-    return joined[0], joined[1]
-
-
-def _apart(logits: torch.Tensor, batches: Sequence[Batch]) -> list[torch.Tensor]:
-    """The logits of each batch, without those of repeated samples."""
-    return [part[: len(batch["inputs"])] for part, batch in zip(logits.chunk(len(batches)), batches, strict=True)]
+        return states.flatten(1, 2)
 
 
 @torch.no_grad()
-def _check_equal(model: nn.Module, alone: Sequence[nn.Module], batches: Sequence[Batch], tolerance: float) -> None:
-    """Hold the first batch of all runs against that of each alone.
+def _why_not(model: nn.Module, loops: Sequence[Any], active: Sequence[int], batches: Sequence[Batch], tolerance: float) -> str:
+    """Hold some samples of all runs in one row against each alone; empty when they agree.
 
-    Raises:
-        FPTError: they differ; the core does something with its norms or positions that is not known here.
+    A core may do something with its norms or positions that is not known here.
     """
-    for one in (model, *alone):
+    every = (model, *(loop.model for loop in loops))
+    for one in every:
         one.eval()
-    expected = [one(batch["inputs"], batch["attention_mask"]) for one, batch in zip(alone, batches, strict=True)]
+    batches = [{name: values[:2] for name, values in batch.items()} for batch in batches]
+    expected = [logits for _, _, part in one_by_one(loops, batches) for logits in part]
     scale = max(float(logits.abs().max()) for logits in expected)
-    mend = "train them one by one"
     try:
-        found = _apart(model(*_join(batches)), batches)
+        found = model(active, batches)
         off = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) / max(scale, 1e-6)
-    except (RuntimeError, AttributeError, TypeError, ValueError, IndexError) as error:
-        raise FPTError(f"runs with this core can't go side by side ({str(error).splitlines()[0]}); {mend}") from None
-    if not off <= tolerance:
-        raise FPTError(f"runs with this core can't go side by side: their logits are {off:.1%} off; {mend}")
-    for one in (model, *alone):
+        why = "" if off <= tolerance else f"logits of this core are {off:.1%} off"
+    except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+        why = f"this core can't have it ({str(error).splitlines()[0]})"
+    for one in every:
         one.train()
+    return why
 
 
 def best_rate(scores: Sequence[tuple[float, float | None]], metric: str) -> float:

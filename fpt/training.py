@@ -51,7 +51,17 @@ from fpt.parallel import (
 from fpt.parallel import prepare as prepare_for
 from fpt.results import RESULTS_FILE, is_better, table, write_results
 from fpt.tasks import TASKS, resolve
-from fpt.together import Together, best_rate, check_together, one_of_each, several, variants, write_summary
+from fpt.together import (
+    Part,
+    Together,
+    best_rate,
+    check_together,
+    one_by_one,
+    one_of_each,
+    several,
+    variants,
+    write_summary,
+)
 
 RUN_FILE = "run.json"
 PREDICTIONS = "predictions.csv"
@@ -177,7 +187,7 @@ def _train(jobs: list[Job]) -> list[dict[str, Any]]:
     for own in jobs:
         _start_outputs(own)
     # Before they are spread over devices.
-    together = Together([one.network for one in made]) if several_runs else None
+    together = Together([one.network for one in made], log) if several_runs else None
     trackers = start_trackers(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
     loops = [Loop(own, one, trackers, len(jobs)) for own, one in zip(jobs, made, strict=True)]
     take_steps(loops, together.on(accelerator, [loop.raw_model for loop in loops]) if together else one_by_one)
@@ -639,13 +649,8 @@ class Loop:
             torch.cuda.set_rng_state(tensors[f"{mine}cuda"])
 
 
-# Logits of each loop's batch.
-Forward = Callable[[list[Loop], list[dict[str, torch.Tensor]]], list[torch.Tensor]]
-
-
-def one_by_one(loops: list[Loop], batches: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
-    """Each model on its batch."""
-    return [loop.model(batch["inputs"], batch["attention_mask"]) for loop, batch in zip(loops, batches, strict=True)]
+# The loops and their batches, with the logits, in parts to be learned from one after the other.
+Forward = Callable[[list[Loop], list[dict[str, torch.Tensor]]], Iterator[Part]]
 
 
 def take_steps(loops: list[Loop], forward: Forward) -> None:
@@ -691,10 +696,10 @@ def learn(loops: list[Loop], batches: list[dict[str, torch.Tensor]], forward: Fo
     """Learn from a batch each; returns whether these were the last of an optimizer step."""
     accelerator = loops[0].accelerator
     with accelerator.accumulate(*(loop.model for loop in loops)):
-        logits = forward(loops, batches)
-        losses = [loop.loss(own, batch) for loop, own, batch in zip(loops, logits, batches, strict=True)]
-        # No run's loss knows another's parameters, so the gradients of the sum are those of each.
-        accelerator.backward(sum(losses[1:], losses[0]))
+        for part in forward(loops, batches):
+            losses = [loop.loss(logits, batch) for loop, batch, logits in zip(*part, strict=True)]
+            # No run's loss knows another's parameters, so the gradients of the sum are those of each.
+            accelerator.backward(sum(losses[1:], losses[0]))
         for loop in loops:
             loop.update()
     return accelerator.sync_gradients

@@ -69,6 +69,23 @@ def write_tdc(folder: Path, rows: list[tuple[str, int]]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small pretrained-looking core of each family, with norms and biases that are not all ones and zeros."""
+    from test_cores import MODELS
+
+    found = {}
+    for name, (kind, config, options) in MODELS.items():
+        torch.manual_seed(len(name))
+        model = kind(config, **options)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        found[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(found[name])
+    return found
+
+
+@pytest.fixture(scope="session")
 def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained-looking Llama core with a tokenizer: 3 layers of width 32."""
     folder = tmp_path_factory.mktemp("llama")

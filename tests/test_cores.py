@@ -94,21 +94,6 @@ TWO = Classes(("no", "yes"))
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small pretrained-looking core of each family, with norms and biases that are not all ones and zeros."""
-    found = {}
-    for name, (kind, config, options) in MODELS.items():
-        torch.manual_seed(len(name))
-        model = kind(config, **options)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        found[name] = tmp_path_factory.mktemp(name)
-        model.save_pretrained(found[name])
-    return found
-
-
 def batch(tokens: tuple[int, ...] = (11, 7, 2)) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids padded with what must not be seen, and their mask."""
     ids = torch.randint(0, 12, (len(tokens), max(tokens)), generator=torch.Generator().manual_seed(1))

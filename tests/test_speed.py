@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from test_together import Alone, batch, models
+from test_together import Alone, batch, logits_of, models
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpt.backbones import Core, CoreSpec, Family
@@ -103,14 +103,14 @@ def test_five_runs_side_by_side_take_few_more_operations_than_one(gpt2_dir: Path
     loops = [Alone(model) for model in made]
     forward = Together(made).on(Accelerator(cpu=True), made)
     batches = [batch(inputs, 4, 9, seed) for seed in range(5)]
-    forward(loops, batches)
+    logits_of(forward, loops, batches)
 
     def count(call) -> Counter[str]:
         with Operations() as operations:
             sum(logits.sum() for logits in call()).backward()
         return operations.seen
 
-    joint = count(lambda: forward(loops, batches))
+    joint = count(lambda: logits_of(forward, loops, batches))
     alone = count(lambda: [m(b["inputs"], b["attention_mask"]) for m, b in zip(made, batches, strict=True)])
     products = ("addmm", "mm", "_scaled_dot_product_flash_attention_for_cpu")
     # Two blocks' products once, and readouts one by one.

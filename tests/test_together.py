@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
+from test_cores import MODELS
 
 from fpt import evaluation
 from fpt.args import EvaluateArguments, ModelArguments
@@ -18,7 +20,7 @@ from fpt.files import sha256_file
 from fpt.inputs import Patches, Tokens
 from fpt.model import build_model, init_input
 from fpt.outputs import Bits, Classes
-from fpt.together import Together, best_rate
+from fpt.together import JOINED_TOKENS, Together, best_rate
 from fpt.training import run
 from fpt.tuning import Tuning, parse_parts
 
@@ -54,39 +56,51 @@ class Alone:
         self.model = self.raw_model = model
 
 
+def logits_of(forward, loops, batches) -> list[torch.Tensor]:
+    """Logits of all loops, whatever the parts they come in."""
+    found = {id(loop): one for own, _, logits in forward(loops, batches) for loop, one in zip(own, logits, strict=True)}
+    return [found[id(loop)] for loop in loops]
+
+
+PLAIN, PLACED, IDS = Patches(5), Patches(5, positions=9), Tokens(20, 0)
 CASES = [
-    ("gpt2", Patches(5), "fpt", "fp32"),
-    ("gpt2", Tokens(20, 0), "fpt", "bf16"),
-    ("llama", Patches(5, positions=9), "fpt", "fp32"),
-    ("llama", Tokens(20, 0), "ln+attn", "fp32"),
-    ("llama", Tokens(20, 0), "full", "fp32"),
-    ("random:minilm", Tokens(20, 0), "fpt", "fp32"),
-    ("random:pythia-160m", Patches(5), "fpt", "fp32"),
+    *((name, IDS, "fpt", "fp32") for name in MODELS),
+    ("gpt2", PLAIN, "fpt", "fp32"),
+    ("gpt2", IDS, "fpt", "bf16"),
+    ("llama", PLACED, "fpt", "fp32"),
+    ("llama", IDS, "ln+attn", "fp32"),
+    ("llama", IDS, "lora", "fp32"),
+    ("gpt2", IDS, "ln,pos,in,out,lora", "fp32"),
+    ("llama", IDS, "full", "fp32"),
+    ("bert", PLAIN, "full", "fp32"),
 ]
+# Batches of other lengths and sizes, as the runs' own orders give them, and all of one shape.
+RAGGED, EVEN = [(4, 9), (3, 7), (4, 8)], [(4, 9)] * 3
+# Cores whose blocks do not take several batches, or only short ones.
+TURNS = ("longformer", "t5", "vit", "lstm", "mistral-window")
 
 
+@pytest.mark.parametrize("shapes", [RAGGED, EVEN], ids=["ragged", "even"])
 @pytest.mark.parametrize(("name", "inputs", "tune", "dtype"), CASES)
-def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype, gpt2_dir: Path, llama_dir: Path) -> None:
-    from accelerate import Accelerator
-
-    name = {"gpt2": str(gpt2_dir), "llama": str(llama_dir)}.get(name, name)
-    output = Bits(4, tokens=3)
-    made = models(name, inputs, tune, output=output, dtype=dtype)
-    loops = [Alone(model) for model in made]
-    together = Together(made)
+def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype, shapes, folders) -> None:
+    made = models(str(folders[name]), inputs, tune, output=Bits(4, tokens=3), dtype=dtype)
+    loops, told = [Alone(model) for model in made], []
+    together = Together(made, told.append)
     forward = together.on(Accelerator(cpu=True), made)
-    # Batches of other lengths and sizes, as the runs' own orders give them.
-    batches = [batch(inputs, rows, tokens, seed) for seed, (rows, tokens) in enumerate([(4, 9), (3, 7), (4, 8)])]
-    forward(loops, batches)  # the first time it is checked
+    batches = [batch(inputs, rows, tokens, seed) for seed, (rows, tokens) in enumerate(shapes)]
+    logits_of(forward, loops, batches)  # the first time it is checked
     for model in (together, *made):
         model.eval()  # cores have dropout of their own
-    found = forward(loops, batches)
+    parts = list(forward(loops, batches))
+    assert len(parts) == (3 if name in TURNS else 1)
+    assert bool(told) == (name in TURNS and name != "mistral-window")
+    found = [logits for _, _, part in parts for logits in part]
     expected = [model(b["inputs"], b["attention_mask"]) for model, b in zip(made, batches, strict=True)]
     near = {"atol": 1e-5, "rtol": 1e-4} if dtype == "fp32" else {"atol": 3e-2, "rtol": 3e-2}
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, **near)
-    assert not torch.allclose(expected[0], expected[2][: len(expected[0])], atol=1e-2)
+    assert not torch.allclose(expected[0], expected[2], atol=1e-2)
     if dtype != "fp32":
         return
     sum(logits.square().mean() for logits in found).backward()
@@ -98,6 +112,42 @@ def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype,
         for parameter_name, parameter in model.tuned_parameters().items():
             if parameter.grad is not None:
                 torch.testing.assert_close(gradients[parameter_name], parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_a_row_holds_the_real_batches_and_no_more(folders) -> None:
+    """No layer sees a token that a run alone would not have."""
+    made = models(str(folders["gpt2"]), IDS)
+    together = Together(made)
+    forward = together.on(Accelerator(cpu=True), made)
+    batches = [batch(IDS, rows, tokens, seed) for seed, (rows, tokens) in enumerate(RAGGED)]
+    loops = [Alone(model) for model in made]
+    logits_of(forward, loops, batches)
+    seen = []
+    together.core.h[0].mlp.c_fc.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[1]))
+    logits_of(forward, loops, batches)
+    assert seen == [4 * 9 + 3 * 7 + 4 * 8]
+
+
+def test_long_batches_go_in_rows_of_their_own(folders, monkeypatch) -> None:
+    """So that several runs keep no more for the way back than one."""
+    monkeypatch.setitem(JOINED_TOKENS, "cpu", 60)
+    made = models(str(folders["gpt2"]), IDS)
+    forward = Together(made).on(Accelerator(cpu=True), made)
+    batches = [batch(IDS, rows, tokens, seed) for seed, (rows, tokens) in enumerate([(4, 9), (3, 7), (10, 8)])]
+    loops = [Alone(model) for model in made]
+    assert [own for own, _, _ in forward(loops, batches)] == [loops[:2], loops[2:]]
+
+
+def test_a_core_that_does_more_than_is_known_here_takes_turns(folders) -> None:
+    made = models(str(folders["gpt2"]), IDS)
+    for model in made:  # a norm that looks at more than its own token
+        model.core.ln_f.register_forward_hook(lambda module, args, out: out * args[0].shape[1])
+    told: list[str] = []
+    forward = Together(made, told.append).on(Accelerator(cpu=True), made)
+    batches = [batch(IDS, rows, tokens, seed) for seed, (rows, tokens) in enumerate([(4, 9), (3, 7), (4, 8)])]
+    loops = [Alone(model) for model in made]
+    assert [own for own, _, _ in forward(loops, batches)] == [[loop] for loop in loops]
+    assert len(told) == 1 and "the runs take turns" in told[0]
 
 
 def test_the_frozen_core_is_there_once(llama_dir: Path) -> None:
@@ -112,18 +162,9 @@ def test_the_frozen_core_is_there_once(llama_dir: Path) -> None:
     assert before == len(tensors)
 
 
-def test_a_core_that_can_not_be_split_is_refused(monkeypatch, gpt2_dir: Path) -> None:
-    """T5's positions are looked up by pairs of tokens: a batch can't be told from the rest."""
-    from accelerate import Accelerator
-
-    made = models("random:t5-small", Tokens(20, 0), count=2)
-    forward = Together(made).on(Accelerator(cpu=True), made)
-    with pytest.raises(FPTError, match=r"can't go side by side.*; train them one by one"):
-        forward([Alone(m) for m in made], [batch(Tokens(20, 0), 4, 9, s) for s in range(2)])
-
-
-def test_runs_side_by_side_end_as_each_alone(settings, tmp_path: Path) -> None:
-    shared = {"max_steps": 40, "eval_steps": 20, "dropout": 0.0}
+@pytest.mark.parametrize(("tune", "steps"), [("fpt", 40), ("lora", 10)])
+def test_runs_side_by_side_end_as_each_alone(tune: str, steps: int, settings, tmp_path: Path) -> None:
+    shared = {"max_steps": steps, "eval_steps": steps // 2, "dropout": 0.0, "tune": tune}
     summary = run(*settings(seeds="1,2,3", output_dir=str(tmp_path / "all"), **shared))
     assert [one["seed"] for one in summary["runs"]] == [1, 2, 3]
     for seed in (1, 2, 3):
@@ -133,7 +174,7 @@ def test_runs_side_by_side_end_as_each_alone(settings, tmp_path: Path) -> None:
         for split in ("valid", "test"):
             for metric, value in alone["metrics"][split].items():
                 assert beside["metrics"][split][metric] == pytest.approx(value, abs=2e-3), (seed, split, metric)
-        assert (beside["best_step"], beside["steps"], beside["seed"]) == (alone["best_step"], 40, seed)
+        assert (beside["best_step"], beside["steps"], beside["seed"]) == (alone["best_step"], steps, seed)
         for one, other in zip(beside["history"], alone["history"], strict=True):
             assert one["train_loss"] == pytest.approx(other["train_loss"], abs=2e-3)
         tensors, others = (
@@ -224,7 +265,6 @@ def test_a_folder_that_holds_one_of_the_runs_is_refused(settings, tmp_path: Path
         ({"seeds": "1,1"}, "names a number twice"),
         ({"learning_rates": "1e-3,0"}, "must all be above 0"),
         ({"seeds": "1,2", "push_to_hub": "user/name"}, "push the one you want"),
-        ({"seeds": "1,2", "tune": "lora"}, "can't be had with --tune lora"),
         ({"seeds": "1,2", "model": "mat"}, "are for tunings of one frozen core"),
         ({"seeds": "1,2", "model": "morgan"}, "fitted at once"),
     ],

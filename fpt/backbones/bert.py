@@ -53,9 +53,13 @@ class Bert(Stack):
         """Its learned positions."""
         return config.max_position_embeddings
 
-    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Positions and the first sentence's type are added, then normalised."""
-        return model.embeddings(inputs_embeds=embeds), {}
+        return model.embeddings(inputs_embeds=embeds, position_ids=self.first_position(model.config) + positions[None]), {}
+
+    def first_position(self, config: PreTrainedConfig) -> int:
+        """The number of the first token's position."""
+        return 0
 
     def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Norms come after the blocks' layers, not before."""
@@ -78,7 +82,11 @@ class Roberta(Bert):
 
     def max_tokens(self, config: PreTrainedConfig) -> int:
         """Positions behind the padding's."""
-        return config.max_position_embeddings - config.pad_token_id - 1
+        return config.max_position_embeddings - self.first_position(config)
+
+    def first_position(self, config: PreTrainedConfig) -> int:
+        """The one behind the padding's."""
+        return config.pad_token_id + 1
 
 
 FAMILIES.register("bert")(Bert())

@@ -35,9 +35,9 @@ class GPT2(Stack):
         """Its learned positions."""
         return config.max_position_embeddings
 
-    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Positions are added to the inputs."""
-        return model.drop(embeds + model.wpe(torch.arange(embeds.shape[1], device=embeds.device))), {}
+        return model.drop(embeds + model.wpe(positions)), {}
 
     def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """One layer gives queries, keys and values."""

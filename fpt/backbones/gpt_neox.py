@@ -34,10 +34,9 @@ class GPTNeoX(Stack):
             intermediate_size=4 * width,
         )
 
-    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Rotary positions."""
-        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        return model.emb_dropout(embeds), {"position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
+        return model.emb_dropout(embeds), {"position_embeddings": model.rotary_emb(embeds, position_ids=positions[None])}
 
     def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """One layer gives queries, keys and values, head by head."""

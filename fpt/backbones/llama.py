@@ -67,10 +67,9 @@ class Llama(Stack):
             tie_word_embeddings=True,
         )
 
-    def start(self, model: Any, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def start(self, model: Any, embeds: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Rotary positions."""
-        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        return embeds, {"position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
+        return embeds, {"position_embeddings": model.rotary_emb(embeds, position_ids=positions[None])}
 
     def keys_values(self, block: Any, states: torch.Tensor, position_embeddings: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Several queries share a key; Qwen3 normalises keys."""

@@ -41,16 +41,10 @@ class Frozen(Model):
         return self.own_options(args)
 
     def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
-        """Load the core once, and build what is tuned around it for each run, from the seed of each.
-
-        Raises:
-            FPTError: several runs, with adapters.
-        """
+        """Load the core once, and build what is tuned around it for each run, from the seed of each."""
         self.check(model_args)
         model_args = changed(model_args, **self.fixed)
         tuning = tuning_of(model_args)
-        if len(each) > 1 and "lora" in tuning.parts:
-            raise FPTError("--seeds and --learning_rates can't be had with --tune lora; train the runs one by one")
         core = load_core(spec_of(model_args, each[0].seed), log, tuning.parts)
         check_length(prepared, core)
         prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
