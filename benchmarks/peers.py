@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import GPT2Config, GPT2Model, Trainer, TrainerCallback, TrainingArguments
@@ -43,8 +44,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones.gpt2 import SHAPES
 from fpt.baselines import MODELS
-from fpt.data import Prepared, SortedBatchSampler, collate, make_loader, prepare
+from fpt.data import Prepared, collate, prepare
 from fpt.errors import FPTError, cli
+from fpt.evaluation import predict_split
 from fpt.flops import matmul_peak, step_flops
 from fpt.parallel import training_accelerator
 from fpt.tasks import TASKS, resolve
@@ -91,18 +93,20 @@ class Contender:
 
     def score(self) -> float | None:
         """The task's metric on the validation split."""
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        samples, output = self.prepared.samples("valid"), self.prepared.output
-        sampler = SortedBatchSampler(samples.lengths, 64)
-        predictions, labels = [], []
-        with torch.no_grad():
-            for batch in make_loader(samples, sampler, self.prepared.input, output):
-                logits = self.logits(batch["inputs"].to(device), batch["attention_mask"].to(device))
-                predictions.append(output.predict(logits.float()).cpu())
-                labels.append(batch["labels"])
-        metrics = output.metrics(torch.cat(labels).numpy(), torch.cat(predictions).numpy())
-        return metrics[self.prepared.primary_metric]
+        predictions, labels = predict_split(Called(self.model, self.logits), self.prepared, "valid", 64, Accelerator())
+        return self.prepared.output.metrics(labels, predictions)[self.prepared.primary_metric]
+
+
+class Called(nn.Module):
+    """A network that is asked for its logits in a way of its own."""
+
+    def __init__(self, model: nn.Module, logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.model, self.logits = model, logits
+
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits in fp32."""
+        return self.logits(inputs, attention_mask).float()
 
 
 class Peer(nn.Module):

@@ -160,11 +160,12 @@ def load_optimizer_state(
             for key in MOMENTS:
                 safe_set_full_optimizer_state(parameter, tensors[f"{name}.{key}"].to(accelerator.device), key)
             for state in _inner(optimizer).state.values():
-                state["step"] = tensors[f"{name}.step"].clone()
+                state["step"] = tensors[f"{name}.step"].to(state["exp_avg"].device, copy=True)
         else:
-            state = {key: tensors[f"{name}.{key}"].clone() for key in MOMENTS}
-            state = {key: _like(parameter, value) for key, value in state.items()}
-            optimizer.optimizer.state[parameter] = {"step": tensors[f"{name}.step"].clone(), **state}
+            state = {key: _like(parameter, tensors[f"{name}.{key}"].clone()) for key in MOMENTS}
+            # Where the parameter is: fused operations count there.
+            step = tensors[f"{name}.step"].to(parameter.device, copy=True)
+            optimizer.optimizer.state[parameter] = {"step": step, **state}
 
 
 def gather(accelerator: Accelerator, value: Any) -> list[Any]:
@@ -234,7 +235,7 @@ def _make_states(optimizer: Any) -> None:
     for flat in flat_groups or [flat for group in inner.param_groups for flat in group["params"]]:
         if flat not in inner.state or "exp_avg" not in inner.state[flat]:
             zeros = torch.zeros_like(flat, dtype=torch.float32)
-            inner.state[flat] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+            inner.state[flat] = {"step": torch.tensor(0.0, device=flat.device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
     _link(optimizer)
 
 

@@ -75,6 +75,8 @@ LOST_STEPS = 10
 EXPLODED = 3.0
 # Steps after which several processes ask each other whether one was told to stop.
 AGREE_STEPS = 5
+# Kinds of devices that AdamW has a fused operation for.
+FUSED = ("cpu", "cuda", "mps", "xpu")
 # Arguments that a checkpoint tells.
 TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
 # Arguments that may differ between a run and its continuation.
@@ -320,7 +322,9 @@ class Loop:
         self.losses: list[torch.Tensor] = []  # since the last evaluation
         self.loader = make_loader(self.samples, self.sampler, prepared.input, prepared.output)
         found = self._load_state() if args.resume else None
-        optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate)
+        # Fused: one operation a tensor, and nothing is read back.
+        fused = accelerator.device.type in FUSED
+        optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate, fused=fused)
         # On the plain optimizer, so that it counts optimizer steps on any number of processes.
         self.schedule = get_scheduler(args.lr_scheduler, optimizer, args.warmup_steps, args.max_steps)
         self.plain_optimizer = optimizer
