@@ -193,7 +193,12 @@ def ours(
     prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack, checkpointing: bool = False
 ) -> Contender:
     """This project's loop."""
-    model_args = ModelArguments(backbone=str(folder), input_init="normal", activation_checkpointing=checkpointing)
+    model_args = ModelArguments(
+        backbone=str(folder),
+        input_init="normal",
+        activation_checkpointing=checkpointing,
+        core_dtype="bf16" if bf16 else "fp32",  # where nothing is tuned, or every step would convert it
+    )
     (loop,) = loops_of(prepared, model_args, [1], batch, bf16, held)
     stream = loop.batches()
     return Contender(
@@ -329,6 +334,8 @@ def paper(clone: Path) -> Any:
             GPT2Model.from_pretrained = load  # type: ignore[method-assign]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model, stream = model.to(device), random_stream(prepared, batch)
+        # Their trainer makes numpy arrays of it, which have no bf16.
+        model.register_forward_hook(lambda module, given, out: out.float())
         done = Turn()
 
         class Batches:

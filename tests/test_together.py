@@ -197,6 +197,13 @@ def test_runs_side_by_side_end_as_each_alone(tune: str, steps: int, settings, tm
     assert again["metrics"]["test"]["auprc"] == pytest.approx(scores[1], abs=1e-6)
 
 
+def test_recomputing_changes_nothing_side_by_side(settings, tmp_path: Path) -> None:
+    shared = {"seeds": "1,2", "max_steps": 10, "eval_steps": 5}
+    plain = run(*settings(output_dir=str(tmp_path / "plain"), **shared))
+    again = run(*settings(output_dir=str(tmp_path / "again"), activation_checkpointing=True, **shared))
+    assert [one["valid"] for one in again["runs"]] == [one["valid"] for one in plain["runs"]]
+
+
 def test_of_several_learning_rates_only_the_best_on_valid_sees_test(settings, tmp_path: Path, capsys) -> None:
     summary = run(*settings(learning_rates="1e-6,2e-2", seeds="1,2", max_steps=60, eval_steps=30, dropout=0.0))
     by_rate = {one["learning_rate"]: one for one in summary["learning_rates"]}

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from fpt.backbones import Family, take
-from fpt.backbones.packed import PACKED, Piece, merged
+from fpt.backbones.packed import Piece, merged
 
 
 class Stack(Family):
@@ -45,9 +45,9 @@ class Stack(Family):
         return states
 
     def fits(self, config: PreTrainedConfig, tokens: int) -> bool:
-        """Whether `states` and `packed` know all that the configuration asks for."""
+        """Whether `states`, and so `packed`, know all that the configuration asks for."""
         window = getattr(config, "sliding_window", None)
-        return config._attn_implementation in ("sdpa", PACKED) and (not window or tokens <= window)
+        return config._attn_implementation == "sdpa" and (not window or tokens <= window)
 
     def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """As `Family.states`."""
@@ -61,7 +61,7 @@ class Stack(Family):
     def packed(
         self, model: Any, embeds: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], reads: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Run the core on several batches in one row; its attention is `PACKED`.
+        """Run the core on several batches in one row; its attention is that of `fpt.backbones.packed`.
 
         Args:
             embeds, masks, reads: of each batch, as `states` takes them.
