@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from test_together import Alone, batch, logits_of, models
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpt.backbones import Core, CoreSpec, Family
@@ -157,3 +160,20 @@ def test_a_copy_without_memory_leaves_the_model_alone(gpt2_dir: Path) -> None:
     assert all(p.is_meta for p in shell.parameters())
     assert not any(p.is_meta for p in model.parameters())
     assert [p.requires_grad for p in shell.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("seeds", [None, "1,2"])
+def test_a_compiled_run_is_the_same_run(seeds: str | None, settings, tmp_path: Path, monkeypatch) -> None:
+    """`accelerate launch --dynamo_backend ...`: the same numbers, and a checkpoint that knows nothing of it."""
+    shared = {"max_steps": 6, "eval_steps": 3, "dropout": 0.0, "seeds": seeds}
+    run(*settings(output_dir=str(tmp_path / "plain"), **shared))
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    counters.clear()
+    run(*settings(output_dir=str(tmp_path / "compiled"), **shared))
+    assert counters["frames"]["ok"] > 0
+    inside = Path("seed-2" if seeds else "")
+    plain, compiled = (load_file(tmp_path / name / inside / "checkpoint" / "model.safetensors") for name in ("plain", "compiled"))
+    assert set(plain) == set(compiled)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, atol=1e-4, rtol=1e-3)
