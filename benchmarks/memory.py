@@ -46,6 +46,16 @@ def alone(name: str, prepared: Prepared, args: argparse.Namespace, folder: Path,
         found.put([*(size / 2**30 for size in (before, weights, loaded, peak())), done.samples / done.seconds])
 
 
+def in_a_process(target: Any, *arguments: Any) -> Any:
+    """What `target` puts into the queue that is its last argument, in a process of its own; None when it fails."""
+    spawn = multiprocessing.get_context("spawn")
+    found = spawn.Queue()
+    process = spawn.Process(target=target, args=(*arguments, found))
+    process.start()
+    process.join()
+    return found.get() if process.exitcode == 0 else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser)
@@ -60,11 +70,8 @@ def main() -> None:
         writer.start()
         writer.join()
         for name in makers(args):
-            found = spawn.Queue()
-            process = spawn.Process(target=alone, args=(name, prepared, args, Path(folder), found))
-            process.start()
-            process.join()
-            row = " | ".join(f"{value:.2f}" for value in found.get()) if process.exitcode == 0 else "did not end | | | |"
+            sizes = in_a_process(alone, name, prepared, args, Path(folder))
+            row = " | ".join(f"{value:.2f}" for value in sizes) if sizes else "did not end | | | |"
             print(f"| {name} | {row} |", flush=True)
 
 

@@ -414,7 +414,7 @@ def measure(prepared: dict[str, Prepared], makers: dict[str, Any], args: argpars
         scores = {name: one.score() if args.epoch else None for name, one in every.items()}
         lengths = {name: round(float(one.prepared.samples("train").lengths.mean())) for name, one in every.items()}
         shell = every["ours"].shell
-        each = {name: _flops(one.shell or shell, one.prepared, args.batch_size) for name, one in every.items()}
+        each = {name: flops_of_sample(one.shell or shell, one.prepared, args.batch_size) for name, one in every.items()}
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         peak = max(matmul_peak(device, dtype, args.batch_size * lengths["ours"], SHAPES[args.core][1]) for _ in range(3))
     task, metric = prepared["ours"].task.name, prepared["ours"].primary_metric
@@ -438,7 +438,7 @@ def measure(prepared: dict[str, Prepared], makers: dict[str, Any], args: argpars
     print(f"| limit | {limit:.2f} | | | 100% | {own / limit:.2f} |{' |' if args.epoch else ''}", flush=True)
 
 
-def _flops(shell: nn.Module | None, prepared: Prepared, batch: int) -> float:
+def flops_of_sample(shell: nn.Module | None, prepared: Prepared, batch: int) -> float:
     """Operations that our training needs for a sample of mean length."""
     assert shell is not None
     length = round(float(prepared.samples("train").lengths.mean()))

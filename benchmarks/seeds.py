@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
+import math
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cores import peak, warm_up
-from peers import Turn, learn_from, load, loops_of
+from memory import in_a_process
+from peers import Turn, flops_of_sample, learn_from, load, loops_of
 
 from fpt.args import ModelArguments
-from fpt.backbones import CoreSpec
 from fpt.data import Prepared
 from fpt.errors import cli
-from fpt.flops import matmul_peak, step_flops
-from fpt.inspect import empty_core
+from fpt.flops import matmul_peak
 from fpt.together import Together, one_by_one
 from fpt.training import Loop
 
@@ -67,11 +67,11 @@ def forward_of(loops: list[Loop]) -> Any:
     if len(loops) == 1:
         return one_by_one
     models = [loop.raw_model for loop in loops]
-    return Together(models).on(loops[0].accelerator, models)  # type: ignore[arg-type]
+    return Together(models).on(loops[0].accelerator)  # type: ignore[arg-type]
 
 
-def speeds(prepared: Prepared, seeds: list[int], args: argparse.Namespace) -> dict[str, list[Turn]]:
-    """Turns of both ways."""
+def speeds(prepared: Prepared, seeds: list[int], args: argparse.Namespace) -> tuple[dict[str, list[Turn]], nn.Module]:
+    """Turns of both ways, and the network without memory."""
     with contextlib.ExitStack() as held:
         loops = loops_of(prepared, model_arguments(args), seeds, args.batch_size, args.bf16, held)
         streams, forward = [loop.batches() for loop in loops], forward_of(loops)
@@ -89,7 +89,7 @@ def speeds(prepared: Prepared, seeds: list[int], args: argparse.Namespace) -> di
             for name, way in ways.items():
                 done = way(args.steps if number else 1)
                 turns[name] += [done] if number else []  # the first warms up
-        return turns
+        return turns, loops[0].shell
 
 
 def main() -> None:
@@ -105,25 +105,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     args = parser.parse_args()
-    seeds, spawn = list(range(1, args.runs + 1)), multiprocessing.get_context("spawn")
+    seeds = list(range(1, args.runs + 1))
     device, dtype = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.bfloat16 if args.bf16 else torch.float32
-    width = empty_core(CoreSpec(args.backbone, seed=1)).hidden_size
     for name in args.workloads:
         text = {"tokenizer": "bpe", "vocab_size": args.vocab_size} if args.vocab_size else {}
         prepared = load(name, args, **text)
         length = round(float(prepared.samples("train").lengths.mean()))
-        taken = []
-        for chosen in (seeds[:1], seeds):
-            found = spawn.Queue()
-            process = spawn.Process(target=memory, args=(prepared, chosen, args, found))
-            process.start()
-            taken.append(found.get())
-            process.join()
-        turns = speeds(prepared, seeds, args)
-        with contextlib.ExitStack() as held:
-            shell = loops_of(prepared, model_arguments(args), seeds[:1], args.batch_size, args.bf16, held)[0].shell
-            flops = sum(step_flops(shell, prepared.input, args.batch_size, length)) / args.batch_size / length
-        most = max(matmul_peak(device, dtype, args.runs * args.batch_size * length, width) for _ in range(3))
+        taken = [in_a_process(memory, prepared, chosen, args) for chosen in (seeds[:1], seeds)]
+        turns, shell = speeds(prepared, seeds, args)
+        flops = flops_of_sample(shell, prepared, args.batch_size) / length
+        most = max(matmul_peak(device, dtype, args.runs * args.batch_size * length, shell.width) for _ in range(3))  # type: ignore[arg-type]
         rates = {way: statistics.median(turn.tokens / turn.seconds for turn in done) for way, done in turns.items()}
         first = rates["one after the other"]
         print(
@@ -131,8 +122,9 @@ def main() -> None:
             f" {'bf16' if args.bf16 else 'fp32'}, {args.rounds} x {args.steps} steps\n\n"
             "| way | tokens/s | MFU | ratio | weights and optimizer, GiB | peak, GiB |\n|---|---|---|---|---|---|"
         )
-        for (way, rate), (before, held_bytes, highest) in zip(rates.items(), taken, strict=True):
-            sizes = f"{held_bytes / 2**30:.2f} | {highest / 2**30:.2f} ({before / 2**30:.2f} before)"
+        for (way, rate), sizes_of in zip(rates.items(), taken, strict=True):
+            before, held, highest = (size / 2**30 for size in sizes_of or [math.nan] * 3)
+            sizes = f"{held:.2f} | {highest:.2f} ({before:.2f} before)"
             print(f"| {way} | {rate:,.0f} | {rate * flops / most:.0%} | {rate / first:.2f} | {sizes} |", flush=True)
 
 

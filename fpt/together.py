@@ -109,15 +109,13 @@ class Together(nn.Module):
 
     def __init__(self, models: Sequence[FPT], log: Callable[[str], None] = print) -> None:
         super().__init__()
-        first = models[0]
+        first, family = models[0], models[0].family
         # No `nn.ModuleList`: a core is looked through for such lists.
-        self.models, self.family, self.log = list(models), first.family, log
-        self.runs = _Runs()
-        self.obstacle = (
-            "" if isinstance(self.family, Stack) else f"{type(first.core).__name__} has no blocks that take several batches"
-        )
-        if self.obstacle:
+        self.models, self.log, self.runs, self.obstacle = list(models), log, _Runs(), ""
+        if not isinstance(family, Stack):
+            self.refuse(f"{type(first.core).__name__} has no blocks that take several batches")
             return
+        self.family = family
         shared = {id(parameter): parameter for model in models for parameter in model.parameters()}
         self.core = copy.deepcopy(first.core, memo=dict(shared))
         for name, module in list(self.core.named_modules()):
@@ -126,6 +124,11 @@ class Together(nn.Module):
                 kind = EachNorm if is_norm(module) else Each
                 own = [model.core.get_submodule(name) for model in models]
                 setattr(self.core.get_submodule(parent), attribute, kind(own, self.runs))
+
+    def refuse(self, why: str) -> None:
+        """Let the runs take turns."""
+        self.obstacle = why
+        self.log(f"side by side: {why}; the runs take turns")
 
     def train(self, mode: bool = True) -> Together:
         """As `FPT.train`."""
@@ -142,41 +145,40 @@ class Together(nn.Module):
             embeds = [model.embed(batch["inputs"]) for model, batch in zip(models, batches, strict=True)]
             reads = [model.read(mask) for model, mask in zip(models, masks, strict=True)]
             self.runs.start(active, [mask.numel() for mask in masks], [read.numel() for read in reads])
-            states = self.family.packed(self.core, embeds, masks, reads)  # type: ignore[attr-defined]
+            states = self.family.packed(self.core, embeds, masks, reads)
             return [model.logits(own) for model, own in zip(models, states, strict=True)]
 
     def fits(self, batches: Sequence[Batch]) -> bool:
         """Whether these batches can go in one row."""
         config = self.models[0].core.config
-        return not self.obstacle and all(self.family.fits(config, batch["inputs"].shape[1]) for batch in batches)  # type: ignore[attr-defined]
+        return not self.obstacle and all(self.family.fits(config, batch["inputs"].shape[1]) for batch in batches)
 
-    def on(self, accelerator: Accelerator, models: Sequence[nn.Module]) -> Callable[..., Iterator[Part]]:
+    def on(self, accelerator: Accelerator) -> Callable[..., Iterator[Part]]:
         """How `fpt.training.learn` calls it."""
-        known = {id(one): number for number, one in enumerate(models)}
         if self.obstacle:
-            self.log(f"side by side: {self.obstacle}; the runs take turns")
             return one_by_one
         self.core.config._attn_implementation = PACKED
         model = accelerator.prepare_model(self)
         kinds = {torch.bfloat16} if accelerator.mixed_precision == "bf16" else {p.dtype for p in self.parameters()}
         tolerance = TOLERANCE[min(kinds, key=lambda dtype: torch.finfo(dtype).bits)]
         most = JOINED_TOKENS.get(accelerator.device.type, JOINED_TOKENS["other"])
+        known = {id(one): number for number, one in enumerate(self.models)}
         checked = False
 
         def forward(loops: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
             nonlocal checked
+            active = [known[id(loop.raw_model)] for loop in loops]
             if not checked and self.fits(batches):
                 checked = True
-                self.obstacle = _why_not(model, loops, [known[id(loop.raw_model)] for loop in loops], batches, tolerance)
-                if self.obstacle:
-                    self.log(f"side by side: {self.obstacle}; the runs take turns")
+                if why := _why_not(model, loops, active, batches, tolerance):
+                    self.refuse(why)
             if not self.fits(batches):
                 yield from one_by_one(loops, batches)
                 return
             for chosen in rows(batches, most):
                 own, theirs = [loops[number] for number in chosen], [batches[number] for number in chosen]
                 if len(own) > 1:
-                    yield own, theirs, model([known[id(loop.raw_model)] for loop in own], theirs)
+                    yield own, theirs, model([active[number] for number in chosen], theirs)
                 else:
                     yield from one_by_one(own, theirs)
 

@@ -192,7 +192,7 @@ def _train(jobs: list[Job]) -> list[dict[str, Any]]:
     together = Together([one.network for one in made], log) if several_runs else None
     trackers = start_trackers(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
     loops = [Loop(own, one, trackers, len(jobs)) for own, one in zip(jobs, made, strict=True)]
-    take_steps(loops, together.on(accelerator, [loop.raw_model for loop in loops]) if together else one_by_one)
+    take_steps(loops, together.on(accelerator) if together else one_by_one)
     if any(loop.stopped for loop in loops):
         accelerator.end_training()
         log(f"stopped by a signal after step {loops[0].progress.step}; the state is saved, go on with --resume")

@@ -103,7 +103,7 @@ def test_five_runs_side_by_side_take_few_more_operations_than_one(gpt2_dir: Path
     inputs = Tokens(20, 0)
     made = models(str(gpt2_dir), inputs, count=5)
     loops = [Alone(model) for model in made]
-    forward = Together(made).on(Accelerator(cpu=True), made)
+    forward = Together(made).on(Accelerator(cpu=True))
     batches = [batch(inputs, 4, 9, seed) for seed in range(5)]
     logits_of(forward, loops, batches)
 

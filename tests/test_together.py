@@ -86,7 +86,7 @@ def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype,
     made = models(str(folders[name]), inputs, tune, output=Bits(4, tokens=3), dtype=dtype)
     loops, told = [Alone(model) for model in made], []
     together = Together(made, told.append)
-    forward = together.on(Accelerator(cpu=True), made)
+    forward = together.on(Accelerator(cpu=True))
     batches = [batch(inputs, rows, tokens, seed) for seed, (rows, tokens) in enumerate(shapes)]
     logits_of(forward, loops, batches)  # the first time it is checked
     for model in (together, *made):
@@ -118,7 +118,7 @@ def test_a_row_holds_the_real_batches_and_no_more(folders) -> None:
     """No layer sees a token that a run alone would not have."""
     made = models(str(folders["gpt2"]), IDS)
     together = Together(made)
-    forward = together.on(Accelerator(cpu=True), made)
+    forward = together.on(Accelerator(cpu=True))
     batches = [batch(IDS, rows, tokens, seed) for seed, (rows, tokens) in enumerate(RAGGED)]
     loops = [Alone(model) for model in made]
     logits_of(forward, loops, batches)
@@ -132,7 +132,7 @@ def test_long_batches_go_in_rows_of_their_own(folders, monkeypatch) -> None:
     """So that several runs keep no more for the way back than one."""
     monkeypatch.setitem(JOINED_TOKENS, "cpu", 60)
     made = models(str(folders["gpt2"]), IDS)
-    forward = Together(made).on(Accelerator(cpu=True), made)
+    forward = Together(made).on(Accelerator(cpu=True))
     batches = [batch(IDS, rows, tokens, seed) for seed, (rows, tokens) in enumerate([(4, 9), (3, 7), (10, 8)])]
     loops = [Alone(model) for model in made]
     assert [own for own, _, _ in forward(loops, batches)] == [loops[:2], loops[2:]]
@@ -143,7 +143,7 @@ def test_a_core_that_does_more_than_is_known_here_takes_turns(folders) -> None:
     for model in made:  # a norm that looks at more than its own token
         model.core.ln_f.register_forward_hook(lambda module, args, out: out * args[0].shape[1])
     told: list[str] = []
-    forward = Together(made, told.append).on(Accelerator(cpu=True), made)
+    forward = Together(made, told.append).on(Accelerator(cpu=True))
     batches = [batch(IDS, rows, tokens, seed) for seed, (rows, tokens) in enumerate([(4, 9), (3, 7), (4, 8)])]
     loops = [Alone(model) for model in made]
     assert [own for own, _, _ in forward(loops, batches)] == [[loop] for loop in loops]
