@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments
 from fpt.backbones import CoreSpec, load_core
-from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, prepare
+from fpt.data.batches import LengthGroupedBatchSampler, make_loader
+from fpt.data.cache import Prepared, prepare
 from fpt.errors import cli
 from fpt.model import build_model
 from fpt.tasks import TASKS

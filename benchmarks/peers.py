@@ -44,7 +44,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones.gpt2 import SHAPES
 from fpt.baselines import MODELS
-from fpt.data import Prepared, collate, prepare
+from fpt.data.batches import collate
+from fpt.data.cache import Prepared, prepare
 from fpt.errors import FPTError, cli
 from fpt.evaluation import predict_split
 from fpt.flops import matmul_peak, step_flops
@@ -120,7 +121,7 @@ class Peer(nn.Module):
         self.turn = Turn()
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss of a batch from `fpt.data.collate`."""
+        """Loss of a batch from `fpt.data.batches.collate`."""
         self.turn.see(attention_mask)
         return {"loss": self.output.loss(self.logits(inputs, attention_mask).float(), labels)}
 

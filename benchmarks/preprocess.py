@@ -24,7 +24,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments
-from fpt.data import prepare
+from fpt.data.cache import prepare
 from fpt.errors import FPTError, cli
 from fpt.tasks import TASKS
 from fpt.tasks.speech_commands import FOLDER, LISTS

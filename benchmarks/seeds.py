@@ -27,7 +27,7 @@ from memory import in_a_process
 from peers import Turn, flops_of_sample, learn_from, load, loops_of
 
 from fpt.args import ModelArguments
-from fpt.data import Prepared
+from fpt.data.cache import Prepared
 from fpt.errors import cli
 from fpt.flops import matmul_peak
 from fpt.together import Together, one_by_one

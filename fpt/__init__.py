@@ -2,7 +2,7 @@
 
 The way of the data is the layout of the package::
 
-    tasks/ -> data.py -> backbones/ -> model.py -> training.py -> checkpoint.py -> results.py
+    tasks/ -> data/ -> backbones/ -> model.py -> training.py -> checkpoint.py -> results.py
 """
 
 from __future__ import annotations

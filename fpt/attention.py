@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fpt.backbones import take
-from fpt.data import Prepared, collate
+from fpt.data.batches import collate
+from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.model import FPT
 

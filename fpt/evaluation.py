@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments, EvaluateArguments, data_arguments
 from fpt.baselines import MODELS, Network
 from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
-from fpt.data import Prepared, SortedBatchSampler, make_loader, prepare
+from fpt.data.batches import SortedBatchSampler, make_loader
+from fpt.data.cache import Prepared, prepare
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import write_json, write_text
 from fpt.inputs import Input, input_from_dict

@@ -15,7 +15,8 @@ import torch
 from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
 from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, family_of, fuse_activations
 from fpt.baselines.frozen import check_length, longest_sample, spec_of, tuning_of
-from fpt.data import LengthGroupedBatchSampler, Prepared, prepare
+from fpt.data.batches import LengthGroupedBatchSampler
+from fpt.data.cache import Prepared, prepare
 from fpt.errors import FPTError, cli
 from fpt.flops import step_flops
 from fpt.inputs import Input

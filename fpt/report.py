@@ -394,7 +394,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[str]:
     from fpt.args import data_arguments
     from fpt.attention import features, look
     from fpt.checkpoint import find_checkpoint, load_checkpoint
-    from fpt.data import prepare
+    from fpt.data.cache import prepare
     from fpt.model import FPT
     from fpt.tasks import TASKS
 

@@ -29,7 +29,9 @@ from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, com
 from fpt.backbones import DTYPES
 from fpt.baselines import MODELS, Estimator, Made, Network
 from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
-from fpt.data import LengthGroupedBatchSampler, Prepared, make_loader, numbers, padding_waste, prepare, random_batches
+from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
+from fpt.data.cache import Prepared, prepare
+from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.evaluation import predict_split, prediction_table, write_csv
 from fpt.files import alone, recover_folder, slug, write_json

@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 import fpt.hub
 from fpt.args import DataArguments, ModelArguments, TrainArguments
-from fpt.tokenizers import build_tokenizer
+from fpt.data.tokenizers import build_tokenizer
 
 # Threads cost such small models more than they bring; the scripts that the tests start have their own setting.
 torch.set_num_threads(1)

@@ -9,19 +9,13 @@ import pytest
 import torch
 
 from fpt.args import DataArguments
-from fpt.data import (
-    LengthGroupedBatchSampler,
-    SortedBatchSampler,
-    collate,
-    padding_waste,
-    prepare,
-    random_batches,
-)
+from fpt.data.batches import LengthGroupedBatchSampler, SortedBatchSampler, collate, padding_waste, random_batches
+from fpt.data.cache import prepare
+from fpt.data.tokenizers import BOS, EOS, UNK, build_tokenizer, encode_texts
 from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
 from fpt.outputs import Classes
 from fpt.tasks import TASKS
-from fpt.tokenizers import BOS, EOS, UNK, build_tokenizer, encode_texts
 
 ATOM = DataArguments(tokenizer="atom")
 

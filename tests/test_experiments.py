@@ -23,7 +23,7 @@ from fpt import experiment, report
 from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.attention import features, look
 from fpt.checkpoint import find_checkpoint, load_checkpoint
-from fpt.data import prepare
+from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.experiment import ExperimentArguments, cells_of, finished, parse_sweep, read_experiment
 from fpt.report import _is_atom, build, find_runs, findings, read_rows, tdc_rows

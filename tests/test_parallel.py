@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from fpt import state
 from fpt.checkpoint import find_checkpoint, load_checkpoint
-from fpt.data import LengthGroupedBatchSampler, SortedBatchSampler
+from fpt.data.batches import LengthGroupedBatchSampler, SortedBatchSampler
 from fpt.errors import FPTError
 from fpt.training import run
 

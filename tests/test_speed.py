@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpt.backbones import Core, CoreSpec, Family
-from fpt.data import LengthGroupedBatchSampler, padding_waste, random_batches
+from fpt.data.batches import LengthGroupedBatchSampler, padding_waste, random_batches
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.inputs import Patches, Tokens
 from fpt.inspect import empty_core, empty_model

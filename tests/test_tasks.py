@@ -10,7 +10,7 @@ import pytest
 from conftest import molecules, write_tdc
 
 from fpt.args import DataArguments
-from fpt.data import prepare
+from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.tasks import TASKS
 from fpt.tasks.tdc import Cyp3a4, content_sha256, read_table
@@ -98,7 +98,7 @@ def test_second_preparation_comes_from_arrow_without_reading_or_tokenizing(data_
         raise AssertionError("the work was repeated")
 
     monkeypatch.setattr(Cyp3a4, "split", fail)
-    monkeypatch.setattr("fpt.data._encode", fail)
+    monkeypatch.setattr("fpt.data.cache._encode", fail)
     log: list[str] = []
     second = prepare(TASK, args, 1, log.append)
     assert any("same content" in line for line in log)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from fpt import evaluation
 from fpt.args import DataArguments, EvaluateArguments
 from fpt.checkpoint import find_checkpoint, load_checkpoint, model_card, read_config
-from fpt.data import prepare
+from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.files import alone, new_folder, sha256_file, write_text
 from fpt.results import classification_metrics, table

@@ -21,7 +21,7 @@ from fpt.registry import Registry
 from fpt.tasks import GeneratedTask, Task
 
 if TYPE_CHECKING:
-    from fpt.data import Prepared
+    from fpt.data.cache import Prepared
     from fpt.inputs import Input
     from fpt.outputs import Output
 
@@ -29,7 +29,7 @@ Log = Callable[[str], None]
 
 
 class Network(nn.Module):
-    """What the training loop trains: a module that gives logits of ``(inputs, attention_mask)``, see `fpt.data.collate`.
+    """What the training loop trains: a module that gives logits of ``(inputs, attention_mask)``, see `fpt.data.batches.collate`.
 
     Unless a class says otherwise, all of it is tuned and a checkpoint holds all of it.
     """

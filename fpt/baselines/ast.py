@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fpt.args import arg
 from fpt.backbones import NO_CODE
 from fpt.baselines import MODELS, Network, NetworkModel
-from fpt.data import Prepared
+from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output

@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from fpt.args import ModelArguments, TrainArguments, changed
 from fpt.backbones import Core, CoreSpec, checkpoint_blocks, is_drawn, load_core
 from fpt.baselines import MODELS, Log, Made, Model
-from fpt.data import Prepared
+from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.model import build_model, init_input, with_positions
 from fpt.tasks import SPLITS

@@ -16,7 +16,8 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from fpt.args import arg
 from fpt.baselines import MODELS, Estimator, Fitted, Log
-from fpt.data import Prepared, numbers
+from fpt.data.cache import Prepared
+from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.outputs import Value
 from fpt.results import is_better

@@ -14,7 +14,7 @@ from torch import nn
 
 from fpt.args import arg
 from fpt.baselines import MODELS, Network, NetworkModel
-from fpt.data import Prepared
+from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output

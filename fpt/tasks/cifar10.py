@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
 from fpt.args import DataArguments
+from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.outputs import Classes
-from fpt.splits import cut_valid
 from fpt.tasks import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
 

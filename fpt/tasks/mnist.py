@@ -22,10 +22,10 @@ import numpy as np
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
+from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.files import cache_home
 from fpt.outputs import Classes, Output, Value
-from fpt.splits import cut_valid
 from fpt.tasks import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
 

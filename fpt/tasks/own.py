@@ -26,10 +26,10 @@ from datasets import Dataset, load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
+from fpt.data.splits import cut_valid, random_split, scaffold_split
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import sha256_file
 from fpt.outputs import Classes, Output, Value
-from fpt.splits import cut_valid, random_split, scaffold_split
 from fpt.tasks import SPLITS, TASKS, Examples, Source, Task, rejected_rows
 from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.tasks.images import OVERLAP_HELP, ImageTask, encode_each

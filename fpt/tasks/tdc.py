@@ -22,10 +22,10 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments
+from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, package_folder
 from fpt.outputs import Classes, Output, Value
-from fpt.splits import scaffold_split, tdc_random_split
 from fpt.tasks import TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import Letters, Smiles, Text, TextTask
 

@@ -9,8 +9,8 @@ from rdkit import Chem, rdBase
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
+from fpt.data.tokenizers import encode_texts
 from fpt.tasks import Task
-from fpt.tokenizers import encode_texts
 
 # rdkit prints a line for each molecule it can't read; we count and list them ourselves.
 rdBase.DisableLog("rdApp.*")
