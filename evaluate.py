@@ -13,7 +13,7 @@ from fpt.errors import cli
 def main() -> None:
     (args,) = parse(__doc__, EvaluateArguments)
     # Imported late, so that --help answers at once.
-    from fpt.evaluation import run
+    from fpt.evaluation.run import run
 
     run(args)
 

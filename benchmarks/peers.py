@@ -47,7 +47,7 @@ from fpt.baselines import MODELS
 from fpt.data.batches import collate
 from fpt.data.cache import Prepared, prepare
 from fpt.errors import FPTError, cli
-from fpt.evaluation import predict_split
+from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.flops import matmul_peak, step_flops
 from fpt.parallel import training_accelerator
 from fpt.tasks import TASKS, resolve
@@ -94,8 +94,10 @@ class Contender:
 
     def score(self) -> float | None:
         """The task's metric on the validation split."""
-        predictions, labels = predict_split(Called(self.model, self.logits), self.prepared, "valid", 64, Accelerator())
-        return self.prepared.output.metrics(labels, predictions)[self.prepared.primary_metric]
+        accelerator = Accelerator()
+        predictions, labels = predict_split(Called(self.model, self.logits), self.prepared, "valid", 64, accelerator)
+        resolution = resolution_of(self.model, accelerator)
+        return self.prepared.output.metrics(labels, predictions, resolution)[self.prepared.primary_metric]
 
 
 class Called(nn.Module):

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fpt.predictor import Predictor
+    from fpt.evaluation.predictor import Predictor
 
 __version__ = "0.1.0"
 
 
 def load(checkpoint: str, backbone: str | None = None) -> Predictor:
-    """A trained model, ready to predict raw inputs; see `fpt.predictor.Predictor`.
+    """A trained model, ready to predict raw inputs; see `fpt.evaluation.predictor.Predictor`.
 
     Args:
         checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
@@ -25,6 +25,6 @@ def load(checkpoint: str, backbone: str | None = None) -> Predictor:
     Raises:
         FPTError: it is not there, damaged, or its core can't be had.
     """
-    from fpt.predictor import Predictor
+    from fpt.evaluation.predictor import Predictor
 
     return Predictor(checkpoint, backbone)

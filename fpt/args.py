@@ -42,6 +42,9 @@ class DataArguments:
     vocab_size: int = arg(512, "Vocabulary size of --tokenizer bpe.")
     max_length: int | None = arg(None, "Longest sequence in tokens, longer ones are cut and counted; the task's own by default.")
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
+    keep_notation: bool = arg(
+        False, "Tokenize SMILES as they are written; by default they are made canonical (rdkit), so that notation tells nothing."
+    )
     max_bad_fraction: float = arg(0.01, "Share of rows that may be unusable; they are left out and listed in rejected.csv.")
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
     # The task's own arguments, by name; see `fpt.tasks.Task.options`.
@@ -150,8 +153,14 @@ class EvaluateArguments:
     )
     backbone: str | None = arg(None, "Where the core is, when it is not where it was in training; its hash is checked.")
     split: str = arg("test", "Split to score: train, valid or test.")
-    predict: str | None = arg(None, "CSV file with a column of inputs (SMILES, text, file names) to predict instead.")
-    column: str | None = arg(None, "Column of --predict to read; a known name or the only column when not given.")
+    predict: str | None = arg(None, "File with inputs to predict instead: CSV, TSV, JSON, Parquet or Excel, as for training.")
+    column: str | None = arg(
+        None, "Columns of --predict to read, separated by commas; those of the training data, or the only one, when not given."
+    )
+    delimiter: str | None = arg(None, "Of --predict: a character, or comma, tab, semicolon, bar; as its rows show by default.")
+    encoding: str | None = arg(None, "Of --predict: utf-8, utf-16, latin-1, cp1252, ...; UTF-8 when not given.")
+    decimal: str | None = arg(None, "Decimal separator in --predict, . or , ; what its cells show when not given.")
+    sheet: str | None = arg(None, "Sheet of an Excel file; the first one when not given.")
     output: str | None = arg(None, "Where predictions (CSV) or metrics (JSON) are written.")
     data_dir: str | None = arg(None, "Folder with raw downloads, as for train.py.")
     cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept, as for train.py.")
@@ -216,6 +225,11 @@ def changed(arguments: T, **changes: Any) -> T:
 def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
     """The `DataArguments` that `as_dict` made `values` of, some of them changed."""
     return changed(DataArguments(), **{**values, **changes})
+
+
+def trained_arguments(config: Mapping[str, Any], **changes: Any) -> DataArguments:
+    """The data arguments of a checkpoint. Those from before inputs were brought into one notation keep the user's own."""
+    return data_arguments({"keep_notation": True, **config["data"]["arguments"]}, **changes)
 
 
 def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[str, Any]:

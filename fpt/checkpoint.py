@@ -35,6 +35,7 @@ from fpt.hub import is_hub_name, pull
 from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT, build_model
 from fpt.outputs import Output, output_from_dict
+from fpt.results import shown_metric
 from fpt.tuning import Tuning, merge_lora
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
@@ -257,9 +258,10 @@ def model_card(config: dict[str, Any]) -> str:
     core, training = config["core"], config.get("training", {})
     scores = {split: config.get(f"{split}_metrics") or {} for split in ("valid", "test")}
     names = config["output"].get("label_names")
-    labels = f"; labels: {', '.join(names)}" if names else ""
+    positive = f" (positive: {names[1]})" if config["output"]["kind"] == "classes" and len(names or ()) == 2 else ""
+    labels = f"; labels: {', '.join(names)}{positive}" if names else ""
     metrics = [m for m in scores["valid"] if any(s.get(m) is not None for s in scores.values())]
-    cells = {m: [f"{s[m]:.4f}" if s.get(m) is not None else "" for s in scores.values()] for m in metrics}
+    cells = {m: [shown_metric(s[m]) if s.get(m) is not None else "" for s in scores.values()] for m in metrics}
     rows = "\n".join(f"| {m} | {' | '.join(values)} |" for m, values in cells.items())
     settings = ", ".join(f"{k} {v}" for k, v in training.items())
     kind = "Frozen Pretrained Transformer" if "network" not in config else f"Baseline {config['model']}"

@@ -6,10 +6,19 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class FPTError(Exception):
     """A mistake in the input that the user can mend; its text is shown as a single line."""
+
+
+class RejectedRows(FPTError):
+    """So many rows can't be used that there is no run; `rows` is a table of them, for a file."""
+
+    def __init__(self, message: str, rows: Any) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

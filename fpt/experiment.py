@@ -42,7 +42,7 @@ import yaml
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat, parse
 from fpt.errors import FPTError, cli, did_you_mean
 from fpt.files import slug, write_json, write_text
-from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better
+from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better, shown_metric, shown_spread
 
 ROOT = Path(__file__).parent.parent
 TABLE, ABOUT = "table.md", "experiment.json"
@@ -216,7 +216,7 @@ class Runner:
             return False
         primary = results["primary_metric"]
         score, seconds = results["metrics"]["test"][primary], results["wall_seconds"]
-        self.say(f"{cell.row.name}, seed {cell.seed}: test {primary} {score:.4f}, {seconds:.0f} s")
+        self.say(f"{cell.row.name}, seed {cell.seed}: test {primary} {shown_metric(score)}, {seconds:.0f} s")
         return True
 
     @contextlib.contextmanager
@@ -341,7 +341,7 @@ def table(experiment: Experiment, cells: Sequence[Cell], launcher: Sequence[str]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for made in rows:
         scores = [_cell_text(made["metrics"].get("test", {}).get(m)) for m in metrics]
-        published = [f"{made['published'][m]:.4f}" if m in made["published"] else "" for m in metrics]
+        published = [shown_metric(made["published"][m]) if m in made["published"] else "" for m in metrics]
         steps = ", ".join(f"{s:,}" for s in made["steps"])
         seconds = f"{made['wall_seconds'] or 0:,.0f}"
         texts = [made["name"], ", ".join(made["core"]), str(len(made["seeds"])), steps, *scores, *published, seconds]
@@ -418,7 +418,7 @@ def _spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str
 def _cell_text(value: Mapping[str, float | int] | None) -> str:
     if value is None:
         return "-"
-    return f"{value['mean']:.4f} ± {value['std']:.4f}" if value["n"] > 1 else f"{value['mean']:.4f}"
+    return shown_spread(value["mean"], value["std"]) if value["n"] > 1 else shown_metric(value["mean"])
 
 
 def _last_words(log: Path) -> str:

@@ -231,5 +231,6 @@ def _meaning(token: str, tokenizer: PreTrainedTokenizerBase, core: PreTrainedTok
         index = roles.get(token)
         return table.mean(dim=0) if index is None else table[index]
     text = tokenizer.convert_tokens_to_string([token])
-    ids = core(text, add_special_tokens=False)["input_ids"]
+    # A token of bytes that are part of a character decodes to the replacement character: it has no text.
+    ids = [] if "\ufffd" in text else core(text, add_special_tokens=False)["input_ids"]
     return table[ids].mean(dim=0) if ids else table.mean(dim=0)

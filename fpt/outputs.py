@@ -1,10 +1,11 @@
-"""What a task asks for: a class, a number, or bits. Each output knows its readout, its loss and its scores.
+"""What a task asks for: a class, several labels, a number, or bits. Each output knows its readout, its loss and its scores.
 
 A new kind of output is one class here that is named in `OUTPUTS`.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fpt.results import bit_metrics, classification_metrics, regression_metrics
+from fpt.errors import FPTError
+from fpt.results import RESOLUTION, Scores, bit_metrics, classification_metrics, constant, multilabel_metrics, regression_metrics
+
+# So many classes or labels are described one by one.
+DESCRIBED = 10
 
 
 class Output(ABC):
@@ -36,19 +41,30 @@ class Output(ABC):
 
     @abstractmethod
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
-        """The labels of a batch, as `loss` takes them."""
+        """The labels of a batch as a task has them, in their own unit, made a tensor that `loss` takes."""
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The mean training loss of a batch, a scalar."""
+        """The mean training loss of a batch, a scalar; `labels` are those that the method of this name gives."""
 
     @abstractmethod
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
         """Predictions (batch, columns) float64, as `metrics` takes them."""
 
     @abstractmethod
-    def metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
-        """Scores by name; ``loss`` is always one of them."""
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, resolution: float = RESOLUTION) -> Scores:
+        """Scores by name; ``loss`` is always one of them.
+
+        Args:
+            labels: (samples, ...) as the task has them, in their own unit.
+            predictions: (samples, columns) as `predict` gives them.
+            resolution: what the precision of the model carries; predictions that are nearer to each other are ties to scores
+                that rank. See `fpt.results.tied`.
+        """
+
+    def undefined(self, metric: str, labels: np.ndarray) -> str | None:
+        """Why `metric` can't be computed on these labels, whatever is predicted; None when it can."""
+        return None
 
     @abstractmethod
     def describe(self, labels: np.ndarray) -> str:
@@ -104,31 +120,116 @@ class Classes(Output):
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.double().softmax(dim=-1)
 
-    def metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
-        metrics = classification_metrics(labels, predictions)
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, resolution: float = RESOLUTION) -> Scores:
+        metrics = classification_metrics(labels, predictions, resolution)
         if self.counts:
             metrics["mae"] = float(np.abs(predictions.argmax(axis=1) - labels).mean())
         return metrics
 
+    def undefined(self, metric: str, labels: np.ndarray) -> str | None:
+        if metric not in ("auroc", "auprc"):
+            return None
+        if self.size != 2:
+            return f"{metric} is a score of two classes, and there are {self.size}"
+        present = np.unique(labels)
+        if len(present) == 2:
+            return None
+        return f"{metric} needs both classes, and {_only([self.label_names[int(n)] for n in present], len(labels))}"
+
     def describe(self, labels: np.ndarray) -> str:
-        shares = np.bincount(labels.astype(np.int64), minlength=self.size) / max(len(labels), 1)
-        if self.size <= 5:
-            return "/".join(f"{s:.0%}" for s in shares)
-        return f"{self.size} classes of {shares.min():.1%} to {shares.max():.1%}"
+        counts = np.bincount(np.asarray(labels).astype(np.int64), minlength=self.size)
+        return _counts(self.label_names, counts, "classes")
 
     def columns(self) -> list[str]:
         return ["prediction", *(f"probability_{name}" for name in self.label_names)]
 
     def cells(self, prediction: np.ndarray) -> list[str]:
-        return [self.label_names[int(prediction.argmax())], *(f"{p:.8f}" for p in prediction)]
+        return [self.label_names[int(prediction.argmax())], *(_probability(p) for p in prediction)]
 
     def shown(self, label: Any) -> str:
         return self.label_names[int(label)]
 
 
+class Decisions(Output):
+    """Several numbers that are 0 or 1, each decided by itself; binary cross-entropy, predictions are probabilities of a 1."""
+
+    def labels(self, values: Sequence[Any]) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(values, dtype=np.float32))
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, labels)
+
+    def predict(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.double().sigmoid()
+
+
+@dataclass(frozen=True)
+class MultiLabel(Decisions):
+    """Each of several labels or not; the mean over labels of their binary cross-entropy.
+
+    A label of a sample is an array of `size` numbers, 0 or 1.
+
+    Args:
+        label_names: of the labels, in the order of the logits.
+
+    Raises:
+        FPTError: a name would make a cell of a file of predictions ambiguous.
+    """
+
+    label_names: tuple[str, ...]
+    kind: ClassVar[str] = "multilabel"
+    # Its chance level is 0.5 for every label, so that a mean over labels says something. That of AUPRC is how frequent a label
+    # is, and frequent labels would decide the mean. The loss falls with calibration as well, which is not asked for.
+    default_metric: ClassVar[str] = "auroc"  # type: ignore[misc]
+    SEPARATOR: ClassVar[str] = "|"
+    NONE: ClassVar[str] = "(none)"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label_names", tuple(self.label_names))
+        for name in self.label_names:
+            if not name or name == self.NONE or self.SEPARATOR in name:
+                raise FPTError(
+                    f"a label can't be named {name!r} where samples have several: a cell of predictions joins names with"
+                    f" {self.SEPARATOR!r}, and is {self.NONE!r} for a sample without labels. Rename it"
+                )
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(self.label_names)
+
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, resolution: float = RESOLUTION) -> Scores:
+        return multilabel_metrics(labels, predictions, resolution)
+
+    def undefined(self, metric: str, labels: np.ndarray) -> str | None:
+        labels = np.asarray(labels) > 0.5
+        if metric == "f1" and not labels.any():
+            return "f1 needs a sample that has a label, and there is none"
+        if metric in ("auroc", "auprc") and not (labels.any(axis=0) & ~labels.all(axis=0)).any():
+            return f"{metric} needs a label that some samples have and some do not, and there is none"
+        return None
+
+    def describe(self, labels: np.ndarray) -> str:
+        marked = np.asarray(labels).reshape(-1, self.size) > 0.5
+        without = int((~marked.any(axis=1)).sum())
+        counts = _counts(self.label_names, marked.sum(axis=0), "labels")
+        return f"{counts}; {without:,} without a label" if without else counts
+
+    def columns(self) -> list[str]:
+        return ["prediction", *(f"probability_{name}" for name in self.label_names)]
+
+    def cells(self, prediction: np.ndarray) -> list[str]:
+        return [self.shown(prediction), *(_probability(p) for p in prediction)]
+
+    def shown(self, label: Any) -> str:
+        names = [name for name, value in zip(self.label_names, label, strict=True) if value > 0.5]
+        return self.SEPARATOR.join(names) or self.NONE
+
+
 @dataclass(frozen=True)
 class Value(Output):
     """A number; mean squared error in units of the training labels' standard deviation.
+
+    Networks see labels less their mean, over their deviation, in fp32. What is scored and written is float64 in the labels' unit.
 
     Args:
         mean: of the training labels.
@@ -144,33 +245,44 @@ class Value(Output):
     default_metric: ClassVar[str] = "mae"  # type: ignore[misc]
 
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(values, dtype=np.float32))
+        standardised = (np.asarray(values, dtype=np.float64) - self.mean) / self.std
+        return torch.as_tensor(standardised.astype(np.float32))
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(logits[:, 0], (labels - self.mean) / self.std)
+        return F.mse_loss(logits[:, 0], labels)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.double() * self.std + self.mean
 
-    def metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
-        metrics = regression_metrics(labels, predictions[:, 0])
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, resolution: float = RESOLUTION) -> Scores:
+        metrics = regression_metrics(labels, predictions[:, 0], resolution, self.mean, self.std)
         return {"loss": (float(metrics["rmse"] or 0) / self.std) ** 2, **metrics}
 
+    def undefined(self, metric: str, labels: np.ndarray) -> str | None:
+        if metric in ("r2", "spearman", "pearson") and constant(labels):
+            return f"{metric} needs labels that differ, and {_only([self.shown(y) for y in labels[:1]], len(labels))}"
+        return None
+
     def describe(self, labels: np.ndarray) -> str:
-        return f"{labels.mean():.3g} ± {labels.std():.3g}{f' {self.unit}' if self.unit else ''}"
+        labels = np.asarray(labels, dtype=np.float64)
+        mean, std = float(labels.mean()), float(labels.std())
+        # Three digits, and more where the deviation is far smaller than the mean.
+        text = f"{mean:.3g}" if abs(mean) < 100 * std or constant(labels) else _plain(round(mean, _decimals(std, 2)))
+        return f"{text} ± {std:.3g}{f' {self.unit}' if self.unit else ''}"
 
     def columns(self) -> list[str]:
         return ["prediction"]
 
     def cells(self, prediction: np.ndarray) -> list[str]:
-        return [f"{prediction[0]:.8g}"]
+        # A network's fp32 carries no more digits than these.
+        return [_plain(round(float(prediction[0]), _decimals(self.std, 8)))]
 
     def shown(self, label: Any) -> str:
-        return f"{label:.8g}"
+        return _plain(label)
 
 
 @dataclass(frozen=True)
-class Bits(Output):
+class Bits(Decisions):
     """`size` bits at each of the last `tokens` tokens; binary cross-entropy.
 
     A label is an array of tokens * size bits, 0 or 1.
@@ -181,16 +293,7 @@ class Bits(Output):
     kind: ClassVar[str] = "bits"
     default_metric: ClassVar[str] = "accuracy"  # type: ignore[misc]
 
-    def labels(self, values: Sequence[Any]) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(values, dtype=np.float32))
-
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(logits, labels)
-
-    def predict(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.double().sigmoid()
-
-    def metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, resolution: float = RESOLUTION) -> Scores:
         return bit_metrics(labels, predictions)
 
     def describe(self, labels: np.ndarray) -> str:
@@ -206,7 +309,7 @@ class Bits(Output):
         return "".join(str(int(bit)) for bit in label)
 
 
-OUTPUTS: dict[str, type[Output]] = {kind.kind: kind for kind in (Classes, Value, Bits)}
+OUTPUTS: dict[str, type[Output]] = {kind.kind: kind for kind in (Classes, MultiLabel, Value, Bits)}
 
 
 def output_from_dict(values: dict[str, Any]) -> Output:
@@ -217,3 +320,30 @@ def output_from_dict(values: dict[str, Any]) -> Output:
     """
     values = dict(values)
     return OUTPUTS[values.pop("kind")](**values)
+
+
+def _probability(value: float) -> str:
+    """Eight digits, of a small one as well: of a confident model 1e-12 and 1e-13 must not become the same."""
+    return f"{value:.8f}" if value == 0 or value >= 0.1 else f"{value:.8g}"
+
+
+def _plain(number: Any) -> str:
+    """The shortest text that gives the number back, a whole one without ``.0``."""
+    return str(number).removesuffix(".0")
+
+
+def _decimals(scale: float, digits: int) -> int:
+    """Decimals to round to, so that `digits` significant digits of `scale` are kept."""
+    return digits - 1 - math.floor(math.log10(scale)) if scale > 0 and math.isfinite(scale) else 16
+
+
+def _counts(names: Sequence[str], counts: np.ndarray, what: str) -> str:
+    """How many samples have each class or label."""
+    if len(names) <= DESCRIBED:
+        return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+    empty = int((counts == 0).sum())
+    return f"{len(names):,} {what} of {counts.min():,} to {counts.max():,} samples{f', {empty:,} of none' if empty else ''}"
+
+
+def _only(present: Sequence[str], count: int) -> str:
+    return f"all {count:,} labels are {present[0]!r}" if present else "there are no labels"

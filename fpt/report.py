@@ -25,8 +25,8 @@ from fpt.args import command_of
 from fpt.errors import FPTError, cli
 from fpt.experiment import ABOUT
 from fpt.files import write_text
-from fpt.results import LOWER_IS_BETTER, RESULTS_FILE
-from fpt.training import FREE_ON_RESUME, PREDICTIONS
+from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, shown_metric, shown_spread
+from fpt.run_dir import FREE_ON_RESUME, PREDICTIONS
 
 # Arguments that may differ between the runs of one row.
 FREE = FREE_ON_RESUME | {"seed", "backbone_seed", "global_batch_size", "cache_dir"}
@@ -181,7 +181,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 ", ".join(f"{s:,}" for s in sorted({r["steps"] for r in row.results})),
                 _shown(row.score("valid", metrics[0]), len(row.runs)),
                 *(_shown(row.score("test", m), len(row.runs)) for m in metrics),
-                *(f"{row.published[m]:.4f}" if m in row.published else "" for m in published),
+                *(shown_metric(row.published[m]) if m in row.published else "" for m in published),
                 f"{tuned:,}" if tuned else "",
                 f"{seconds:,.0f}",
             ]
@@ -192,7 +192,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _shown(score: tuple[float, float] | None, runs: int) -> str:
     if score is None:
         return "-"
-    return f"{score[0]:.4f} ± {score[1]:.4f}" if runs > 1 else f"{score[0]:.4f}"
+    return shown_spread(*score) if runs > 1 else shown_metric(score[0])
 
 
 def tdc_rows(task: str, rows: Sequence[Row]) -> list[str]:
@@ -232,9 +232,22 @@ def findings(rows: Sequence[Row]) -> list[str]:
             said = "one seed, so little is said of the difference"
         else:
             more = "more than" if gap > 2 * noise else "within"
-            said = f"{more} twice the uncertainty of seeds and test samples ({noise:.4f})"
-        out.append(f"{row.name} is {gap:.4f} behind it: {said}.")
+            said = f"{more} twice the uncertainty of seeds and test samples ({shown_metric(noise)})"
+        out.append(f"{row.name} is {shown_metric(gap)} behind it: {said}.")
     return out
+
+
+def kind_of(row: Row) -> str:
+    """What is asked for: classes, value, bits or multilabel."""
+    return str(row.first["data"].get("output", {}).get("kind", ""))
+
+
+def tables_of(row: Row) -> list[pd.DataFrame]:
+    """Predictions on the test split of each run that has them; names of classes stay text, also where they look like numbers."""
+    kind = kind_of(row)
+    texts = {"id": str, "label": str, "prediction": str} if kind in ("classes", "multilabel", "bits") else None
+    files = [folder / PREDICTIONS for folder, _ in row.runs if (folder / PREDICTIONS).is_file()]
+    return [pd.read_csv(file, dtype=texts, keep_default_na=False) for file in files]
 
 
 def resample(row: Row, metric: str) -> np.ndarray | None:
@@ -243,8 +256,8 @@ def resample(row: Row, metric: str) -> np.ndarray | None:
 
     scores: dict[str, Callable[..., float]] = {"auprc": average_precision_score, "auroc": roc_auc_score}
     rng, out = np.random.default_rng(SEED), []
-    tables = [pd.read_csv(folder / PREDICTIONS) for folder, _ in row.runs if (folder / PREDICTIONS).is_file()]
-    if len(tables) < len(row.runs) or metric not in (*scores, "accuracy", "mae"):
+    tables = tables_of(row)
+    if len(tables) < len(row.runs) or metric not in (*scores, "accuracy", "mae") or kind_of(row) == "multilabel":
         return None
     columns = [c for c in tables[0] if c.startswith("probability_")]
     draws = [rng.integers(len(tables[0]), size=len(tables[0])) for _ in range(DRAWS)]
@@ -316,8 +329,8 @@ def learning_curves(rows: Sequence[Row]) -> str:
 
 def predictions_of(row: Row) -> pd.DataFrame | None:
     """Predictions on the test split, of all seeds."""
-    tables = [pd.read_csv(folder / PREDICTIONS) for folder, _ in row.runs if (folder / PREDICTIONS).is_file()]
-    return pd.concat(tables) if tables else None
+    tables = tables_of(row)
+    return pd.concat(tables) if tables and kind_of(row) != "multilabel" else None
 
 
 def curves(rows: Sequence[Row], found: dict[str, pd.DataFrame]) -> str:
@@ -391,7 +404,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[str]:
     Raises:
         FPTError: the run can't be loaded.
     """
-    from fpt.args import data_arguments
+    from fpt.args import trained_arguments
     from fpt.attention import features, look
     from fpt.checkpoint import find_checkpoint, load_checkpoint
     from fpt.data.cache import prepare
@@ -401,7 +414,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[str]:
     model, _, config = load_checkpoint(find_checkpoint(str(folder)))
     if not isinstance(model, FPT):
         return []
-    args = data_arguments(config["data"]["arguments"], data_dir=data_dir)
+    args = trained_arguments(config, data_dir=data_dir)
     wanted = config["data"]["data_sha256"]
     prepared = prepare(TASKS[config["task"]], args, config["data"]["request"]["split_seed"], lambda line: None, wanted)
     if prepared.manifest["data_sha256"] != wanted:

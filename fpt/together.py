@@ -26,7 +26,7 @@ from fpt.backbones.stack import Stack
 from fpt.errors import FPTError
 from fpt.files import write_json
 from fpt.model import FPT
-from fpt.results import is_better
+from fpt.results import is_better, shown_metric, shown_spread
 
 SUMMARY_FILE = "summary.json"
 # How far logits of runs side by side may be from those of each alone, as a share of the largest.
@@ -341,10 +341,10 @@ def write_summary(output: Path, done: Sequence[dict[str, Any]], log: Callable[[s
     core, split = first["core"]["name"], first["split"]["method"]
     log(f"\n{first['task']}: core {core}, {split} split, {len(done)} runs side by side; {metric}:")
     for run in runs:
-        shown = "  ".join(f"{split} {_shown(run[split][metric])}" for split in ("valid", "test") if split in run)
+        shown = "  ".join(f"{split} {shown_metric(run[split][metric])}" for split in ("valid", "test") if split in run)
         log(f"  {run['folder']}: step {run['best_step']} of {run['steps']}, {shown}")
     for rate in rates:
-        shown = "  ".join(f"{s} {_shown(rate[s]['mean'])} ± {_shown(rate[s]['std'])}" for s in ("valid", "test") if s in rate)
+        shown = "  ".join(f"{s} {shown_spread(rate[s]['mean'], rate[s]['std'])}" for s in ("valid", "test") if s in rate)
         log(f"  learning rate {rate['learning_rate']:g}, {len(rate['seeds'])} seeds: {shown}")
     log(f"{summary['tokens_per_second']:,.0f} tokens/s; {output / SUMMARY_FILE}")
     return summary
@@ -356,10 +356,6 @@ def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
     if len(known) < len(values):
         return {"mean": None, "std": None}
     return {"mean": statistics.fmean(known), "std": statistics.stdev(known) if len(known) > 1 else None}
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _folder(seed: int, rate: float, told: bool) -> str:

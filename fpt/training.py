@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import shutil
 import signal
 import threading
 import time
@@ -15,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
-from datasets import Dataset
 from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import SchedulerType, get_scheduler
@@ -31,9 +27,10 @@ from fpt.baselines import MODELS, Estimator, Made, Network
 from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
 from fpt.data.cache import Prepared, prepare
+from fpt.data.describe import describe_data
 from fpt.data.samples import numbers
-from fpt.errors import FPTError
-from fpt.evaluation import predict_split, prediction_table, write_csv
+from fpt.errors import FPTError, RejectedRows
+from fpt.evaluation.predict import predict_split, prediction_table, resolution_of, write_csv
 from fpt.files import alone, recover_folder, slug, write_json
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.hub import check_push, push
@@ -51,7 +48,20 @@ from fpt.parallel import (
     whole_tensor,
 )
 from fpt.parallel import prepare as prepare_for
-from fpt.results import RESULTS_FILE, is_better, table, write_results
+from fpt.results import RESULTS_FILE, is_better, shown_metric, table, write_results
+from fpt.run_dir import (
+    DATA_KEY,
+    LOCK,
+    PREDICTIONS,
+    REJECTED,
+    RUN_FILE,
+    check_same_data,
+    claim_output_dir,
+    data_key,
+    list_rejected,
+    remove_outputs,
+    split_table,
+)
 from fpt.tasks import TASKS, resolve
 from fpt.together import (
     Part,
@@ -65,12 +75,6 @@ from fpt.together import (
     write_summary,
 )
 
-RUN_FILE = "run.json"
-PREDICTIONS = "predictions.csv"
-# Held by the run that writes to the folder; it stays there when the run has ended.
-LOCK = ".lock"
-# Everything that a run writes; --overwrite deletes these and nothing else.
-OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, "rejected.csv", "split.csv")
 # So many losses in a row that are not finite end a run.
 LOST_STEPS = 10
 # A training loss of so many times the first one has exploded.
@@ -81,11 +85,6 @@ AGREE_STEPS = 5
 FUSED = ("cpu", "cuda", "mps", "xpu")
 # Arguments that a checkpoint tells.
 TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
-# Arguments that may differ between a run and its continuation.
-FREE_ON_RESUME = {
-    *("resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"),
-    *("save_steps", "keep_last", "per_device_batch_size", "eval_batch_size", "push_to_hub", "hub_private", "license"),
-}
 
 
 @dataclass
@@ -135,7 +134,12 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
 
     with accelerator.main_process_first():
         data_log = log if accelerator.is_main_process else (lambda line: None)
-        prepared = prepare(task, resolved, each[0].seed, data_log)
+        try:
+            prepared = prepare(task, resolved, each[0].seed, data_log)
+        except RejectedRows as error:
+            if not accelerator.is_main_process:
+                raise
+            raise FPTError(f"{error} The rows are listed in {list_rejected(error.rows, output)}") from error
     describe_data(prepared, log)
     with contextlib.ExitStack() as held:
         jobs = [
@@ -149,7 +153,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         return write_summary(output, done, log)
     results = done[0]
     log(
-        f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.args.split} split, model of step"
+        f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
         f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n{speed(results)}; {output / RESULTS_FILE}"
     )
     return results
@@ -250,7 +254,7 @@ def _about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
         "primary_metric": prepared.primary_metric,
         "seed": job.args.seed,
         "split": {
-            "method": prepared.args.split,
+            "method": prepared.split_method,
             "seed": prepared.manifest["request"]["split_seed"],
             "rows": prepared.manifest["rows"],
         },
@@ -275,10 +279,12 @@ def _start_outputs(job: Job) -> None:
         job.held.enter_context(alone(output / LOCK, taken))
         # What another run may have left since this one began.
         claim_output_dir(output, job.args, job.arguments)
-        if not job.args.resume:
-            _remove_outputs(output)
-            write_json(output / RUN_FILE, job.arguments)
-            write_csv(job.prepared.rejected, output / "rejected.csv")
+        if job.args.resume:
+            check_same_data(output, job.prepared)
+        else:
+            remove_outputs(output)
+            write_json(output / RUN_FILE, {**job.arguments, DATA_KEY: data_key(job.prepared)})
+            write_csv(job.prepared.rejected, output / REJECTED)
             if job.prepared.task.saves_split:
                 write_csv(split_table(job.prepared), output / "split.csv")
     job.accelerator.wait_for_everyone()
@@ -387,7 +393,7 @@ class Loop:
         predictions, labels = self.predict("test") if test else (np.empty(0), np.empty(0))
         seconds, scored_per_second = time.perf_counter() - begun, None
         if test:
-            metrics["test"] = prepared.output.metrics(labels, predictions)
+            metrics["test"] = prepared.output.metrics(labels, predictions, resolution_of(self.model, accelerator))
             scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
         results = {
             **_about(self.job, metrics),
@@ -509,7 +515,7 @@ class Loop:
                 f"the model of step {self.progress.step} predicts numbers that are not finite; start again with a lower"
                 " --learning_rate, or with --mixed_precision no"
             )
-        return self.prepared.output.metrics(labels, predictions)
+        return self.prepared.output.metrics(labels, predictions, resolution_of(self.model, self.accelerator))
 
     def load_best(self) -> None:
         """Put the best checkpoint's tensors back into the model."""
@@ -534,7 +540,7 @@ class Loop:
                 save_checkpoint(self.output / "checkpoint", own, config, self.prepared.tokenizer)
         else:
             progress.evaluations_without_gain += 1
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if v is not None)
+        shown = "  ".join(f"{k} {shown_metric(v)}" for k, v in metrics.items() if v is not None)
         if self.accelerator.is_main_process:
             start = f"{self.label}  " if self.label else ""
             bar.write(f"{start}step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}")
@@ -750,37 +756,6 @@ def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any
     return [group for group in groups if group["params"]]
 
 
-def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, Any]) -> None:
-    """Refuse a folder that holds another run, or a continuation with other settings. Nothing is deleted here.
-
-    Raises:
-        FPTError: as said.
-    """
-    if output.exists() and not output.is_dir():
-        raise FPTError(f"--output_dir {output} is a file; give a folder")
-    if args.resume and args.overwrite:
-        raise FPTError("--resume and --overwrite exclude each other; give one")
-    if args.resume:
-        try:
-            before = json.loads((output / RUN_FILE).read_text())
-        except (OSError, ValueError):
-            raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from None
-        total = before.get("global_batch_size", arguments["global_batch_size"])
-        if total != arguments["global_batch_size"]:
-            raise FPTError(
-                f"--resume: the run in {output} takes batches of {total} samples over all processes, not of"
-                f" {arguments['global_batch_size']}; change --per_device_batch_size so that they stay the same"
-            )
-        other = [k for k, v in arguments.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
-        if other:
-            told = ", ".join(f"--{k} {before[k]} (now {arguments[k]})" for k in other)
-            raise FPTError(f"--resume: the run in {output} was started with {told}; give the same or another --output_dir")
-    elif not args.overwrite and any((output / name).exists() for name in OUTPUTS):
-        raise FPTError(
-            f"--output_dir {output} already holds a run; give another folder, --resume to go on, or --overwrite to delete it"
-        )
-
-
 def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], output: Path) -> bool:
     """Open the tracker that ``--report_to`` names; returns whether there is one."""
     if args.report_to == "none":
@@ -791,26 +766,6 @@ def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: di
     name = output.name
     accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
     return True
-
-
-def describe_data(prepared: Prepared, log: Callable[[str], None]) -> None:
-    """Say what there is to learn from."""
-    name, manifest = prepared.task.name, prepared.manifest
-    parts = []
-    for split, rows in prepared.splits.items():
-        labels = f" ({prepared.output.describe(numbers(rows, 'label'))})" if isinstance(rows, Dataset) else ""
-        parts.append(f"{split} {len(rows):,}{labels}")
-    kind = f"vocabulary {len(prepared.tokenizer)}" if prepared.tokenizer else f"tokens of {prepared.input.dim} numbers"
-    log(f"{name}: {', '.join(parts)}; {kind}")
-    if manifest["rejected"]:
-        log(f"{name}: {manifest['rejected']} rows could not be used; they are in rejected.csv with the reason")
-    if cut := sum(manifest["cut_to_max_length"].values()):
-        log(f"{name}: {cut} sequences were cut to {manifest['request']['max_length']} tokens")
-
-
-def split_table(prepared: Prepared) -> pd.DataFrame:
-    """Which row is in which split: columns id and split."""
-    return pd.concat([pd.DataFrame({"id": list(rows["id"]), "split": name}) for name, rows in prepared.splits.items()])
 
 
 def _check(args: TrainArguments) -> None:
@@ -834,9 +789,3 @@ def _check(args: TrainArguments) -> None:
         raise FPTError(f"unknown --lr_scheduler {args.lr_scheduler!r}; known: {', '.join(schedules)}")
     if args.report_to not in ("none", "wandb", "tensorboard"):
         raise FPTError(f"unknown --report_to {args.report_to!r}; known: none, tensorboard, wandb")
-
-
-def _remove_outputs(output: Path) -> None:
-    for name in OUTPUTS:
-        path = output / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained-looking Llama core with a tokenizer: 3 layers of width 32."""
     folder = tmp_path_factory.mktemp("llama")
-    tokenizer = build_tokenizer(["".join(map(chr, range(33, 127)))], DataArguments(tokenizer="bpe", vocab_size=98))
+    tokenizer = build_tokenizer(["".join(map(chr, range(33, 127)))], DataArguments(tokenizer="bpe", vocab_size=98), words=False)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -19,11 +19,11 @@ from rdkit import Chem
 from test_modalities import write_speech
 from transformers import ASTConfig, ASTForAudioClassification
 
-from fpt import evaluation
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.baselines import MODELS
 from fpt.baselines.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, atom_features, graph_features
 from fpt.errors import FPTError
+from fpt.evaluation import run as evaluation
 from fpt.tasks.images import patches, unpatch
 from fpt.training import run
 

@@ -12,7 +12,6 @@ from fpt.args import DataArguments
 from fpt.data.batches import LengthGroupedBatchSampler, SortedBatchSampler, collate, padding_waste, random_batches
 from fpt.data.cache import prepare
 from fpt.data.tokenizers import BOS, EOS, UNK, build_tokenizer, encode_texts
-from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
 from fpt.outputs import Classes
 from fpt.tasks import TASKS
@@ -32,21 +31,12 @@ def test_tokens_unseen_in_training_become_unk() -> None:
     assert tokenizer.convert_ids_to_tokens(tokenizer("CN")["input_ids"]) == [BOS, "C", UNK, EOS]
 
 
-def test_bpe_has_the_size_asked_for_and_merges() -> None:
-    texts = ["CC(=O)Nc1ccccc1", "CC(=O)Oc1ccccc1", "CC(=O)NCC"] * 5
-    tokenizer = build_tokenizer(texts, DataArguments(tokenizer="bpe", vocab_size=20))
-    assert len(tokenizer) == 20
-    assert len(tokenizer("CC(=O)Nc1ccccc1")["input_ids"]) < 10
-    with pytest.raises(FPTError, match="--vocab_size 5 is too small"):
-        build_tokenizer(texts, DataArguments(tokenizer="bpe", vocab_size=5))
-
-
 def test_bpe_is_trained_on_the_train_split_only(data_dir: Path) -> None:
     prepared = prepare(TASKS["cyp3a4"], DataArguments(data_dir=str(data_dir), tokenizer="bpe", vocab_size=60), 1, print)
-    again = build_tokenizer(prepared.splits["train"]["text"], DataArguments(tokenizer="bpe", vocab_size=60))
+    again = build_tokenizer(prepared.splits["train"]["text"], DataArguments(tokenizer="bpe", vocab_size=60), words=False)
     assert again.get_vocab() == prepared.tokenizer.get_vocab()
     everything = [t for rows in prepared.splits.values() for t in rows["text"]]
-    other = build_tokenizer(everything, DataArguments(tokenizer="bpe", vocab_size=60))
+    other = build_tokenizer(everything, DataArguments(tokenizer="bpe", vocab_size=60), words=False)
     assert other.get_vocab() != prepared.tokenizer.get_vocab()
 
 

@@ -16,10 +16,10 @@ from hub_server import HubServer
 from test_modalities import write_cifar10, write_folders, write_mnist, write_speech, write_table
 
 from fpt import args as arguments
-from fpt import evaluation
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, parse, parse_training
 from fpt.backbones import FAMILIES
 from fpt.baselines import MODELS
+from fpt.evaluation import run as evaluation
 from fpt.experiment import ExperimentArguments, read_experiment
 from fpt.plan import PlanArguments
 from fpt.tasks import TASKS

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from fpt import state
 from fpt.checkpoint import load_checkpoint, read_config, trained_core
 from fpt.errors import FPTError
-from fpt.evaluation import read_inputs
+from fpt.evaluation.files import read_inputs
 from fpt.experiment import read_experiment
 from fpt.files import sha256_file
 from fpt.report import read_rows
@@ -123,7 +123,7 @@ def test_tables_of_molecules(tmp_path: Path) -> None:
 
 def test_tables_to_predict(tmp_path: Path) -> None:
     data = b'\xef\xbb\xbfsmiles,note\nCCO,"a, b"\nc1ccccc1,\n'
-    read = through_file(tmp_path / "x.csv", lambda path: read_inputs(path, "smiles", TASKS["cyp3a4"]))
+    read = through_file(tmp_path / "x.csv", lambda path: read_inputs(path, "smiles", TASKS["cyp3a4"]).rows)
     good, bad = survives(read, data, 1000, FPTError)
     assert min(good, bad) > 0
 

@@ -20,11 +20,11 @@ import soundfile
 from conftest import molecules
 from PIL import Image
 
-from fpt import evaluation
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.data.cache import prepare
 from fpt.data.samples import ArrowSamples
 from fpt.errors import FPTError
+from fpt.evaluation import run as evaluation
 from fpt.outputs import Bits, Classes, Value, output_from_dict
 from fpt.results import is_better
 from fpt.tasks import TASKS
@@ -32,7 +32,6 @@ from fpt.tasks.images import decode, patches, unpatch
 from fpt.tasks.listops import draw
 from fpt.tasks.listops import evaluate as value_of
 from fpt.tasks.mnist import read_idx
-from fpt.tasks.own import infer_output
 from fpt.tasks.remote_homology import read_plain
 from fpt.training import run
 
@@ -304,7 +303,7 @@ def test_bad_files_are_listed_up_to_a_share(tmp_path: Path, home: Path) -> None:
     assert prepared.rejected.reason.str.contains("no readable image").all()
     assert sum(prepared.manifest["rows"].values()) == 218
     write_cifar10(tmp_path / "more", broken=12)
-    with pytest.raises(FPTError, match=r"12 of 220 rows .* allow it with --max_bad_fraction 0.06"):
+    with pytest.raises(FPTError, match=r"12 of 220 rows .* leave them out with --max_bad_fraction 0.06"):
         prepared_of(arguments("cifar10", tmp_path / "more"))
     assert len(list(home.glob("arrow/cifar10/*"))) == 1
     assert list(home.glob("work/*")) == []
@@ -375,7 +374,7 @@ def test_bad_clips_are_listed(tmp_path: Path) -> None:
     prepared = prepared_of(arguments("speech-commands", tmp_path, max_bad_fraction=0.2))
     reasons = dict(zip(prepared.rejected.id, prepared.rejected.reason, strict=True))
     assert set(reasons) == {f"low/{p.name}" for p in (cut, empty, text)}
-    assert reasons[f"low/{cut.name}"] == "truncated sound file"
+    assert reasons[f"low/{cut.name}"].startswith("truncated sound file")
 
 
 # Text and tables.
@@ -483,20 +482,6 @@ def test_a_pickle_is_read_without_running_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "output"),
-    [
-        (["b", "a"], Classes(("a", "b"))),
-        (["10", "9", "10"], Classes(("9", "10"))),
-        (["1.5", "2"], Value(0, 1)),
-        ([str(i) for i in range(30)], Value(0, 1)),
-        (["1", "x"], Classes(("1", "x"))),
-    ],
-)
-def test_labels_say_what_is_asked_for(labels: list[str], output) -> None:
-    assert infer_output(labels) == output
-
-
-@pytest.mark.parametrize(
     ("options", "kind"),
     [
         ({"input_column": "text", "label_column": "kind"}, Classes),
@@ -508,7 +493,7 @@ def test_labels_say_what_is_asked_for(labels: list[str], output) -> None:
 )
 def test_own_tables(tmp_path: Path, options: dict, kind: type) -> None:
     path = write_table(tmp_path / "mine.csv", own_rows())
-    prepared = prepared_of(arguments(f"csv:{path}", options=options, vocab_size=40))
+    prepared = prepared_of(arguments(f"csv:{path}", options=options, vocab_size=300))
     assert isinstance(prepared.output, kind)
     assert prepared.manifest["rows"] == {"train": 84, "valid": 12, "test": 24}
     assert str(tmp_path) not in json.dumps(prepared.manifest)
@@ -528,7 +513,7 @@ def test_own_tables(tmp_path: Path, options: dict, kind: type) -> None:
         ),
         (own_rows(), {"input_column": "text"}, "give --label_column, one of text"),
         (own_rows(), {"input_column": "text", "label_column": "kind", "input_type": "txt"}, "unknown --input_type 'txt'"),
-        ([{"text": "a", "kind": "b"}] * 9, {"input_column": "text", "label_column": "kind"}, "one class only, 'b'"),
+        ([{"text": "a", "kind": "b"}] * 9, {"input_column": "text", "label_column": "kind"}, r"one class only .'b'."),
         ([{"text": "a", "kind": ""}] * 9, {"input_column": "text", "label_column": "kind"}, "no row with a label"),
         (own_rows(6), {"input_column": "text", "label_column": "kind"}, "can't be split"),
     ],
@@ -576,7 +561,7 @@ def test_a_dataset_folder_of_the_hub_keeps_its_splits(tmp_path: Path) -> None:
     for split, count in (("train", 60), ("test", 12)):
         write_table(tmp_path / "set" / f"{split}.csv", own_rows(count))
     options = {"input_column": "text", "label_column": "kind"}
-    prepared = prepared_of(arguments(f"hub:{tmp_path / 'set'}", options=options, vocab_size=40))
+    prepared = prepared_of(arguments(f"hub:{tmp_path / 'set'}", options=options, vocab_size=300))
     assert prepared.manifest["rows"] == {"train": 54, "valid": 6, "test": 12}
 
 

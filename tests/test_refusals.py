@@ -15,9 +15,10 @@ from conftest import molecules, write_tdc
 from datasets import Dataset
 from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
-from fpt import evaluation, experiment, inspect, plan, report, state
+from fpt import experiment, inspect, plan, report, state
 from fpt.args import EvaluateArguments, parse, parse_training
 from fpt.errors import FPTError, cli
+from fpt.evaluation import run as evaluation
 from fpt.hub import pull
 from fpt.tasks import TASKS
 from fpt.training import run

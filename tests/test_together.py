@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from test_cores import MODELS
 
-from fpt import evaluation
 from fpt.args import EvaluateArguments, ModelArguments
 from fpt.backbones import CoreSpec, load_core
 from fpt.errors import FPTError
+from fpt.evaluation import run as evaluation
 from fpt.files import sha256_file
 from fpt.inputs import Patches, Tokens
 from fpt.model import build_model, init_input

@@ -19,7 +19,7 @@ from fpt.baselines import MODELS, Estimator, Fitted, Log
 from fpt.data.cache import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
-from fpt.outputs import Value
+from fpt.outputs import Classes, Value
 from fpt.results import is_better
 from fpt.tasks import GeneratedTask, Task
 from fpt.tasks.text import Smiles
@@ -82,6 +82,13 @@ def linear(features: dict[str, np.ndarray], labels: np.ndarray, number: bool, se
 ESTIMATORS: dict[str, Callable[..., Iterator[Tried]]] = {"boosting": boosted, "linear": linear}
 
 
+def all_classes(probabilities: np.ndarray, present: np.ndarray, size: int) -> np.ndarray:
+    """Probabilities (samples, size) of all classes; an estimator gives those of those that are `present` in training."""
+    whole = np.zeros((len(probabilities), size))
+    whole[:, present] = probabilities
+    return whole
+
+
 class Morgan(Estimator):
     """ECFP4 and a classical model."""
 
@@ -100,13 +107,21 @@ class Morgan(Estimator):
         name = options["estimator"]
         if name not in ESTIMATORS:
             raise FPTError(f"unknown --estimator {name!r}; known: {', '.join(ESTIMATORS)}")
+        if not isinstance(prepared.output, Classes | Value):
+            raise FPTError(
+                f"--model morgan predicts one class or one number; the labels of {prepared.task.name} are of another kind"
+            )
         number = isinstance(prepared.output, Value)
         log(f"model: {self.name}, {name} on fingerprints of radius {RADIUS} and {BITS:,} bits")
         features = {split: fingerprints(list(rows["text"])) for split, rows in prepared.splits.items()}
         labels = {split: numbers(rows, "label") for split, rows in prepared.splits.items()}
         primary, best, history = prepared.primary_metric, None, []
         for setting, predictions in ESTIMATORS[name](features, labels["train"], number, seed):
-            predictions = {s: p[:, None] if p.ndim == 1 else p for s, p in predictions.items()}
+            if number:
+                predictions = {s: p[:, None] for s, p in predictions.items()}
+            else:
+                present = np.unique(labels["train"])
+                predictions = {s: all_classes(p, present, prepared.output.size) for s, p in predictions.items()}
             metrics = prepared.output.metrics(labels["valid"], predictions["valid"])
             history.append({**setting, "valid": metrics})
             if best is None or is_better(primary, metrics[primary], best[0]):

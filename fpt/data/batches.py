@@ -15,17 +15,23 @@ from fpt.outputs import Output
 Lengths = Sequence[int] | np.ndarray
 
 
-def collate(samples: Sequence[dict[str, Any]], inputs: Input, output: Output | None = None) -> dict[str, torch.Tensor]:
+# Of the order of samples of the same length in evaluation.
+TIES_SEED = 0
+
+
+def collate(samples: Sequence[dict[str, Any]], inputs: Input, output: Output | None = None) -> dict[str, Any]:
     """Pad on the right to the longest sample.
 
     Returns:
         ``inputs`` (batch, tokens) int64 or (batch, tokens, dim) fp32 and ``attention_mask`` (batch, tokens) int64, 1 for
-        real tokens; ``labels`` when the samples have them and `output` is given.
+        real tokens; when the samples have labels ``labels``: a tensor as the loss of `output` takes it, or without an output
+        the list of them as they are, in their own unit.
     """
     padded, mask = inputs.pad([s[inputs.column] for s in samples])
-    batch = {"inputs": padded, "attention_mask": mask}
-    if output is not None and "label" in samples[0]:
-        batch["labels"] = output.labels([s["label"] for s in samples])
+    batch: dict[str, Any] = {"inputs": padded, "attention_mask": mask}
+    if "label" in samples[0]:
+        labels = [s["label"] for s in samples]
+        batch["labels"] = labels if output is None else output.labels(labels)
     return batch
 
 
@@ -83,6 +89,9 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
 class SortedBatchSampler(Sampler[list[int]]):
     """Every sample once, longest first, so that a batch too large for the memory fails at once; for evaluation.
 
+    Samples of the same length are in an order that depends on nothing but how many samples there are: rows of a file are often
+    sorted by their label, and a batch of one label would let the noise of batches look like knowledge.
+
     With several processes each takes every n-th batch. All take the same number of them, as some strategies need; what a
     process takes beyond its own is not counted.
 
@@ -91,7 +100,8 @@ class SortedBatchSampler(Sampler[list[int]]):
     """
 
     def __init__(self, lengths: Lengths, batch_size: int, rank: int = 0, processes: int = 1) -> None:
-        order = np.argsort(-np.asarray(lengths), kind="stable")
+        lengths = np.asarray(lengths)
+        order = np.lexsort((np.random.default_rng(TIES_SEED).permutation(len(lengths)), -lengths))
         batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
         self.batches = batches[rank::processes]
         self.own = len(self.batches)
@@ -105,7 +115,7 @@ class SortedBatchSampler(Sampler[list[int]]):
 
 
 def make_loader(samples: Any, batch_sampler: Sampler[list[int]], inputs: Input, output: Output | None = None) -> DataLoader:
-    """A loader of padded batches. Its own generator keeps it from drawing on the random state that dropout uses."""
+    """A loader of batches as `collate` makes them. Its own generator keeps it off the random state that dropout uses."""
     return DataLoader(
         samples,
         batch_sampler=batch_sampler,

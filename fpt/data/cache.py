@@ -25,18 +25,21 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
-from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples
+from fpt.data.rejected import check_rejected
+from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer
 from fpt.errors import FPTError
 from fpt.files import alone, cache_home, new_folder, slug, write_json
 from fpt.inputs import Input, Patches, Tokens, input_from_dict
-from fpt.outputs import Output, output_from_dict
+from fpt.outputs import Classes, Output, output_from_dict
 from fpt.tasks import SPLITS, Examples, GeneratedTask, Source, Task, rejected_rows, resolve
 
 # Raised whenever this file would write other Arrow files from the same raw data.
-CODE_VERSION = 2
+CODE_VERSION = 3
 # Rows that are preprocessed at a time; what is done of them survives a stop.
 SHARD = 2048
+# Numbers that means are computed of at a time.
+VALUES = 1 << 21
 Lengths = Sequence[int] | np.ndarray
 
 
@@ -77,6 +80,11 @@ class Prepared:
         """The metric that picks the model on the validation split."""
         return self.manifest["primary_metric"]
 
+    @property
+    def split_method(self) -> str:
+        """How train, valid and test were made, in words."""
+        return self.manifest.get("split_method") or self.manifest["request"]["split"]
+
 
 def prepare(
     task: Task | GeneratedTask,
@@ -102,6 +110,8 @@ def prepare(
     if isinstance(task, GeneratedTask):
         log(f"data: {task.name} is generated from seed {seed}")
         return _generated(task, args, seed)
+    # What makes no sense is said before any file is read.
+    check_arguments(task, args)
     root = Path(args.cache_dir).expanduser() if args.cache_dir else cache_home()
     folder = root / "arrow" / slug(task.name)
     request = describe_request(task, args, seed)
@@ -134,6 +144,7 @@ def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, An
         "split": args.split,
         "split_seed": seed,
         "max_length": args.max_length,
+        "keep_notation": args.keep_notation,
         "code": [CODE_VERSION, task.code_version],
         # Other releases of these may cut scaffolds or words, or decode, in another way.
         "libraries": {name: metadata.version(name) for name in ("datasets", *task.libraries)},
@@ -150,6 +161,19 @@ def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, An
     return request
 
 
+def check_arguments(task: Task, args: DataArguments) -> None:
+    """Refuse arguments that leave no token.
+
+    Raises:
+        FPTError: as said.
+    """
+    if args.tokenizer is not None:
+        if args.longest < 3:
+            raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")
+    elif task.input(args) is None:
+        task.dim(args)
+
+
 def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, request: dict[str, Any], source: Source) -> None:
     """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
 
@@ -158,27 +182,33 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
     Raises:
         FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
     """
-    if args.tokenizer is not None and args.longest < 3:
-        raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")
     examples = task.split(source, args, request["split_seed"])
     _check_not_empty(examples.splits, source)
-    tokenizer = build_tokenizer(examples.splits["train"]["text"], args) if args.tokenizer is not None else None
+    texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
+    words = getattr(getattr(task, "modality", None), "words", True)
+    tokenizer = build_tokenizer(texts, args, words) if texts is not None else None
     work.mkdir(parents=True, exist_ok=True)
     with _no_bars_of_datasets():
         try:
             arrows, rejected = _features(examples, work, task, args, tokenizer)
-            _check_rejected(rejected, examples.total, args, source)
+            check_rejected(rejected, examples.total, args.max_bad_fraction, source.origin)
             _check_not_empty(arrows, source)
+            _check_classes(arrows["train"], examples.output, source)
+            primary, why = _primary_metric(task, examples.output, arrows["valid"])
             inputs = _describe_input(task, args, tokenizer, arrows["train"])
         except FPTError:
             shutil.rmtree(work, ignore_errors=True)
             raise
         with new_folder(entry) as folder:
             for name, arrow in arrows.items():
-                arrow.remove_columns([c for c in ("cut", "reason") if c in arrow.column_names]).save_to_disk(folder / name)
+                arrow.remove_columns([c for c in ("cut", "reason", "unknown") if c in arrow.column_names]).save_to_disk(
+                    folder / name
+                )
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder / "tokenizer")
-            rejected.to_csv(folder / "rejected.csv", index=False)
+            pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected]).to_csv(
+                folder / "rejected.csv", index=False
+            )
             manifest = {
                 "request": request,
                 "origin": source.origin,
@@ -186,10 +216,15 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
                 "data_sha256": source.sha256,
                 "input": inputs.to_dict(),
                 "output": examples.output.to_dict(),
-                "primary_metric": task.primary_metric or examples.output.default_metric,
+                "primary_metric": primary,
                 "rows": {name: len(rows) for name, rows in arrows.items()},
                 "rejected": len(rejected),
-                "cut_to_max_length": {n: int(sum(a["cut"])) if "cut" in a.column_names else 0 for n, a in arrows.items()},
+                "unused": len(examples.unused),
+                "cut_to_max_length": _count(arrows, "cut"),
+                "with_unknown_tokens": _count(arrows, "unknown"),
+                "split_method": examples.method,
+                "schema": None if examples.schema is None else examples.schema.to_dict(),
+                "notes": [*examples.notes, *([why] if why else [])],
             }
             write_json(folder / "manifest.json", manifest)
     shutil.rmtree(work, ignore_errors=True)
@@ -198,6 +233,10 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
 def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
     """Open a cache entry; nothing is copied into memory."""
     manifest = json.loads((entry / "manifest.json").read_text())
+    rejected = pd.read_csv(entry / "rejected.csv", dtype=str, keep_default_na=False)
+    total = sum(manifest["rows"].values()) + manifest["rejected"]
+    # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
+    check_rejected(rejected[: manifest["rejected"]], total, args.max_bad_fraction, manifest["origin"])
     return Prepared(
         task=task,
         args=args,
@@ -206,7 +245,7 @@ def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
         output=output_from_dict(manifest["output"]),
         tokenizer=AutoTokenizer.from_pretrained(entry / "tokenizer") if (entry / "tokenizer").is_dir() else None,
         manifest=manifest,
-        rejected=pd.read_csv(entry / "rejected.csv", dtype=str, keep_default_na=False),
+        rejected=rejected,
     )
 
 
@@ -218,6 +257,7 @@ def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
         "origin": f"generated from seed {seed}",
         "users_own": False,
         "data_sha256": hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
+        "output": output.to_dict(),
         "primary_metric": task.primary_metric or output.default_metric,
         "rows": dict(task.sizes),
         "rejected": 0,
@@ -293,13 +333,27 @@ def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:
             raise FPTError(f"the {name} split of {source.origin} is empty; use more data or another --split_seed")
 
 
-def _check_rejected(rejected: pd.DataFrame, total: int, args: DataArguments, source: Source) -> None:
-    if len(rejected) > args.max_bad_fraction * total:
-        first = rejected.iloc[0]
-        raise FPTError(
-            f"{len(rejected):,} of {total:,} rows of {source.origin} can't be used, the first one {first.id} ({first.reason});"
-            f" mend them, or allow it with --max_bad_fraction {min(1.0, np.ceil(len(rejected) / total * 100) / 100):g}"
-        )
+def _count(arrows: dict[str, Dataset], column: str) -> dict[str, int]:
+    """Rows of each split with something in `column`."""
+    return {n: int(np.count_nonzero(a[column])) if column in a.column_names else 0 for n, a in arrows.items()}
+
+
+def _check_classes(train: Dataset, output: Output, source: Source) -> None:
+    """Refuse training rows of one class, and a class of a user's own data that has lost all its rows."""
+    if not isinstance(output, Classes):
+        return
+    counts = np.bincount(numbers(train, "label"), minlength=output.size)
+    if np.count_nonzero(counts) < 2:
+        raise FPTError(f"the train split of {source.origin} has one class only; there is nothing to tell apart: use more data")
+
+
+def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, str | None]:
+    """The metric that picks the model, and why it is not the usual one where the validation labels do not allow that."""
+    usual = task.primary_metric or output.default_metric
+    why = output.undefined(usual, numbers(valid, "label"))
+    if why is None:
+        return usual, None
+    return "loss", f"{usual} is not defined on the validation split ({why}): the model is picked by its loss there"
 
 
 def _describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset) -> Input:
@@ -312,19 +366,24 @@ def _describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokeni
 
 
 def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the values of a split: one of each, or one for each of `dim` numbers of a token."""
-    count, total, squares = 0, np.zeros(dim or 1), np.zeros(dim or 1)
-    for batch in rows.select_columns(["values"]).with_format("numpy").iter(batch_size=256):
-        values = np.concatenate([np.asarray(v, dtype=np.float64) for v in batch["values"]]).reshape(-1, dim or 1)
-        count, total, squares = count + len(values), total + values.sum(axis=0), squares + (values**2).sum(axis=0)
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    # A number that never changes says nothing, whatever it is divided by.
-    return tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
+    """Mean and standard deviation of the values of a split: one of each, or one for each of `dim` numbers of a token.
+
+    They are computed in a stream, in float64; memory does not grow with the size of a sample.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    values = rows.select_columns(["values"]).with_format("numpy")
+    batch_size = max(1, VALUES // max(1, len(values[0]["values"])))
+    for batch in values.iter(batch_size=batch_size):
+        scaler.partial_fit(np.concatenate(list(batch["values"]), dtype=np.float64, casting="unsafe").reshape(-1, dim or 1))
+    mean, std = scaler.mean_, np.sqrt(scaler.var_)
+    # A number that never changes says nothing, whatever it is divided by; how small it is does not matter.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-12 * np.abs(mean), std, 1.0).tolist())
 
 
 def _key(request: dict[str, Any], source: Source) -> str:
-    text = json.dumps([request, source.sha256], sort_keys=True)
+    text = json.dumps([request, source.sha256, *source.notes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

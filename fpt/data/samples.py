@@ -39,22 +39,25 @@ class Samples(torch.utils.data.Dataset, ABC):
 
 
 def numbers(rows: Dataset, column: str) -> np.ndarray:
-    """A column as one array, read at once instead of row by row."""
-    return np.asarray(rows.select_columns([column]).with_format("numpy")[:][column])
+    """A column as one array, read at once instead of row by row; in full precision, which `datasets` does not keep by itself."""
+    feature = rows.features[column]
+    dtype = getattr(getattr(feature, "feature", feature), "dtype", "")
+    exact = {"dtype": np.float64} if dtype.startswith("float") else {}
+    return np.asarray(rows.select_columns([column]).with_format("numpy", **exact)[:][column])
 
 
 class ArrowSamples(Samples):
     """An Arrow split; each epoch reads another variant of a sample when there are any."""
 
     def __init__(self, rows: Dataset, inputs: Input, seed: int = 0) -> None:
-        wanted = [c for c in (inputs.column, "label", "variants") if c in rows.column_names]
-        self.lengths = numbers(rows, "length")
+        wanted = [c for c in (inputs.column, "variants") if c in rows.column_names]
+        self.lengths, self.labels = numbers(rows, "length"), numbers(rows, "label")
         self.rows = rows.select_columns(wanted).with_format("numpy")
         self.column, self.seed, self.epoch = inputs.column, seed, 0
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         rows = self.rows[indices]
-        samples = [{self.column: s, "label": y} for s, y in zip(rows[self.column], rows["label"], strict=True)]
+        samples = [{self.column: s, "label": y} for s, y in zip(rows[self.column], self.labels[indices], strict=True)]
         for index, sample, variants in zip(indices, samples, rows.get("variants", ()), strict=False):
             choice = int(np.random.default_rng([self.seed, self.epoch, index]).integers(len(variants) + 1))
             if choice:

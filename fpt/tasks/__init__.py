@@ -9,6 +9,7 @@ what a user writes in place of the word in capitals.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed, own_options
+from fpt.data.rejected import rejected_rows
+from fpt.data.schema import Schema
+from fpt.data.table import cell_text
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
@@ -35,13 +39,15 @@ class Source:
 
     `rows` is the task's own, and has a length. `sha256` is over the parsed content, so the same data in two file formats
     has one hash and one Arrow cache. `users_own` is true for a file that the user pointed at: a later run that points
-    at none must not take it for the published data.
+    at none must not take it for the published data. `notes` are what was seen on the way to the rows: the file's format, what was
+    passed over.
     """
 
     rows: Any
     origin: str
     sha256: str
     users_own: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -52,22 +58,24 @@ class Examples:
         splits: raw rows of "train", "valid" and "test"; columns ``id`` (str), ``label`` and those that `Task.encode` reads.
         output: what the labels are.
         rejected: rows that could not be used; columns ``row``, ``id``, ``text`` and ``reason``.
-        total: rows there were, rejected ones included.
+        unused: rows that are left out on purpose; the same columns.
+        schema: of a user's own data, what its columns are.
+        notes: lines for the user: what was ignored or looks odd, with counts.
+        method: how the splits were made, where ``--split`` alone does not say it.
     """
 
     splits: dict[str, Dataset]
     output: Output
     rejected: pd.DataFrame = field(default_factory=lambda: rejected_rows([]))
+    unused: pd.DataFrame = field(default_factory=lambda: rejected_rows([]))
+    schema: Schema | None = None
+    notes: list[str] = field(default_factory=list)
+    method: str | None = None
 
     @property
     def total(self) -> int:
-        """Rows there were, rejected ones included."""
+        """Rows there were, rejected ones included and those that are left out on purpose not."""
         return sum(len(rows) for rows in self.splits.values()) + len(self.rejected)
-
-
-def rejected_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The list of rows that could not be used."""
-    return pd.DataFrame(rows, columns=["row", "id", "text", "reason"])
 
 
 class Task(ABC):
@@ -89,6 +97,8 @@ class Task(ABC):
         slow: whether a row takes long enough to encode that several processes pay.
         libraries: packages whose release may change the Arrow files.
         code_version: raised whenever the same raw data would give other Arrow files.
+        keep_notation: ``--keep_notation``: inputs stay as they are written.
+        cut_flag: the argument that says how long a sample may be.
         features: of a `view` of a task, what it makes of a row.
     """
 
@@ -106,6 +116,8 @@ class Task(ABC):
     saves_split: bool = False
     slow: bool = True
     libraries: tuple[str, ...] = ()
+    cut_flag: str = "--max_length"
+    keep_notation: bool = False
     code_version: int = 1
 
     def configured(self, options: dict[str, Any]) -> Task:
@@ -143,9 +155,26 @@ class Task(ABC):
         """
         raise FPTError(f"--predict: inputs of {self.name} can't be written in a CSV file")
 
+    def read_row(self, cells: Mapping[str, Any]) -> dict[str, Any]:
+        """Raw columns, for `encode`, of one row of a user's own file: its input columns by name.
+
+        Raises:
+            ValueError: it is no usable input, and why.
+        """
+        (cell,) = cells.values()
+        return self.read(cell_text(cell))
+
+    def with_schema(self, schema: Schema) -> Task:
+        """The task that reads rows as the schema of a checkpoint says; only tasks on a user's own data have one."""
+        return self
+
     def dim(self, args: DataArguments) -> int:
         """Numbers in a token, for patches."""
         raise NotImplementedError
+
+    def cut_reason(self, args: DataArguments) -> str:
+        """What happened to a sample that is counted as cut."""
+        return f"cut to {args.longest} tokens"
 
     def input(self, args: DataArguments) -> Input | None:
         """What goes into the model, where it is neither token ids nor patches."""
@@ -169,6 +198,7 @@ class GeneratedTask(ABC):
     options: type | None = None
     max_length: int = 512
     saves_split: bool = False
+    keep_notation: bool = False
     code_version: int = 1
     sizes: Mapping[str, int] = MappingProxyType({"train": 100_000, "valid": 1_000, "test": 2_000})
 
@@ -217,7 +247,11 @@ def resolve(
         FPTError: something was given that the task does not have.
     """
     options = own_options(task.options, args.options, task.name)
-    task = view(task.configured(options))
+    task = task.configured(options)
+    if args.keep_notation:
+        task = copy.copy(task)
+        task.keep_notation = True
+    task = view(task)
     split = args.split or task.splits[0]
     if split not in task.splits:
         raise FPTError(f"unknown --split {split!r} for {task.name}; known: {', '.join(sorted(task.splits))}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import multiprocess
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from transformers import PreTrainedTokenizerBase
@@ -16,10 +16,16 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
 from fpt.tasks import Task
-from fpt.tasks.images import encode_each, read_file
+from fpt.tasks.images import encode_each
+from fpt.tasks.sound_files import SAMPLE_RATE, open_sound, read_clip, read_wave, resample, sound_suffixes
 
-SAMPLE_RATE = 16_000
+__all__ = ["AudioOptions", "AudioTask", "fit", "log_mel", "read_wave", "sound_suffixes"]
+
 FEATURES = ("mel", "raw")
+HOP = 160  # samples between frames: 10 ms
+BINS = 201  # frequencies of a frame; there can't be more bands
+RAW_RATE = SAMPLE_RATE // 2
+RAW_LOUDEST = 2.0  # 16 bits hold full scale; decoders exceed it a little, which is clipped
 
 
 @dataclass
@@ -28,31 +34,10 @@ class AudioOptions:
 
     _argument_group_name = "audio"
     features: str = arg("mel", "mel (frames of the log-mel spectrogram) or raw (patches of the wave at 8 kHz).")
-    seconds: float = arg(1.0, "Length of a clip; shorter ones are padded with silence, longer ones cut.")
+    seconds: float = arg(1.0, "Length of a clip; shorter ones are padded with silence, longer ones are cut and counted.")
     num_mels: int = arg(80, "Mel bands of a frame.")
-    frames_per_token: int = arg(2, "Frames of 10 ms that make one token.")
-    patch_size: int = arg(80, "For --features raw: samples in a token.")
-
-
-def read_wave(data: bytes) -> np.ndarray:
-    """Decode a sound file.
-
-    Returns:
-        (samples,) fp32 at 16 kHz, channels averaged.
-
-    Raises:
-        ValueError: it is no sound file, or an empty or truncated one.
-    """
-    try:
-        wave, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise ValueError(f"no readable sound file ({str(error).splitlines()[0][:80]})") from None
-    if not len(wave):
-        raise ValueError("no sound in the file")
-    if _announced(data) > len(data):
-        raise ValueError("truncated sound file")
-    wave = np.nan_to_num(wave.mean(axis=1))
-    return wave if rate == SAMPLE_RATE else _resample(rate, SAMPLE_RATE)(torch.from_numpy(wave)).numpy()
+    frames_per_token: int = arg(2, "Frames of 10 ms that make one token; frames left at the end of a clip are dropped.")
+    patch_size: int = arg(80, "For --features raw: samples in a token; samples left at the end of a clip are dropped.")
 
 
 def fit(wave: np.ndarray, count: int) -> np.ndarray:
@@ -71,7 +56,7 @@ def log_mel(wave: np.ndarray, num_mels: int) -> np.ndarray:
     """
     with torch.no_grad():
         power = _mel(num_mels)(torch.from_numpy(np.ascontiguousarray(wave)))
-    return power.clamp(min=1e-6).log().T[: len(wave) // 160].numpy()
+    return power.clamp(min=1e-6).log().T[: len(wave) // HOP].numpy()
 
 
 class AudioTask(Task):
@@ -80,59 +65,85 @@ class AudioTask(Task):
     standardise = "each"
     text_columns = ("sound", "audio", "file", "path")
     options: type | None = AudioOptions
-    libraries = ("torchaudio", "soundfile")
+    libraries = ("torchaudio", "soundfile", "scipy")
+    code_version = 2
+    cut_flag = "--seconds"
+
+    def cut_reason(self, args: DataArguments) -> str:
+        """What happened to a clip that is longer than ``--seconds``."""
+        return f"cut to {args.options['seconds']:g} s"
 
     def dim(self, args: DataArguments) -> int:
-        """Numbers in a token.
+        """Numbers in a token. Needs no file: call it before any is read.
 
         Raises:
-            FPTError: an option that makes no sense.
+            FPTError: an option that makes no sense, or options that leave no token of a clip.
         """
         o = args.options
         if o["features"] not in FEATURES:
             raise FPTError(f"unknown --features {o['features']!r}; known: {', '.join(FEATURES)}")
         if min(o["num_mels"], o["frames_per_token"], o["patch_size"]) < 1 or not 0.05 <= o["seconds"] <= 600:
             raise FPTError("--num_mels, --frames_per_token and --patch_size must be at least 1, --seconds between 0.05 and 600")
-        return o["patch_size"] if o["features"] == "raw" else o["num_mels"] * o["frames_per_token"]
+        if o["num_mels"] > BINS:
+            raise FPTError(f"--num_mels {o['num_mels']} is more than the {BINS} frequencies of a frame; give fewer")
+        raw = o["features"] == "raw"
+        option, what, rate = ("patch_size", "samples", RAW_RATE) if raw else ("frames_per_token", "frames", SAMPLE_RATE // HOP)
+        # As many as `encode` makes of the samples of a clip.
+        samples = round(o["seconds"] * SAMPLE_RATE)
+        there = math.ceil(samples / 2) if raw else samples // HOP
+        if o[option] > there:
+            raise FPTError(
+                f"--seconds {o['seconds']:g} gives {there:,} {what} ({rate:,} a second), fewer than the {o[option]:,} of a token;"
+                f" give a smaller --{option} or more --seconds"
+            )
+        return o["patch_size"] if raw else o["num_mels"] * o["frames_per_token"]
 
     def read(self, text: str) -> dict[str, Any]:
-        """One clip of a user's own, by its file name.
+        """One clip of a user's own, by its file name; `encode` reads no more of it than it needs.
 
         Raises:
-            ValueError: the file can't be read.
+            ValueError: the file can't be opened.
         """
-        return {"sound": read_file(text)}
+        open_sound(text).close()
+        return {"sound": text}
 
     def encode(
         self, rows: dict[str, list[Any]], args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
     ) -> dict[str, list[Any]]:
-        """Decode, fit and cut into tokens: raw as int16, mel as fp16."""
-        # A process of its own has the work: more threads in each would only be in each other's way (and hang after a fork).
-        torch.set_num_threads(1)
+        """Decode, fit and cut into tokens: raw as int16, mel as fp16.
+
+        Args:
+            rows: column ``sound``: bytes of files, or paths or file:// addresses.
+
+        Returns:
+            Columns as in `Task.encode`, and ``cut``: whether there is sound beyond --seconds, which was left out.
+        """
+        # A worker of `datasets` shares the cores with others, and OpenMP hangs after a fork. The process that trains keeps
+        # its threads.
+        if multiprocess.parent_process() is not None:
+            torch.set_num_threads(1)
         options, dim = args.options, self.dim(args)
+        cut: list[bool] = []
 
         def one(sound: str | bytes) -> np.ndarray:
-            wave = fit(read_wave(read_file(sound) if isinstance(sound, str) else sound), round(options["seconds"] * SAMPLE_RATE))
+            cut.append(False)
+            clip = read_clip(sound, options["seconds"])
+            cut[-1] = clip.cut
+            wave = fit(clip.wave, round(options["seconds"] * SAMPLE_RATE))
             if options["features"] == "raw":
-                wave = _resample(SAMPLE_RATE, SAMPLE_RATE // 2)(torch.from_numpy(wave)).numpy()
+                peak = float(np.abs(wave).max())
+                if peak > RAW_LOUDEST:
+                    raise ValueError(f"samples reach {peak:.3g} times full scale, too loud for --features raw; rescale the file")
+                wave = resample(wave, SAMPLE_RATE, RAW_RATE)
                 numbers = np.clip(np.round(wave * 32768), -32768, 32767).astype(np.int16)
             else:
                 numbers = log_mel(wave, options["num_mels"]).ravel().astype(np.float16)
             return numbers[: len(numbers) // dim * dim]
 
-        return encode_each(rows["sound"], one, dim, np.int16 if options["features"] == "raw" else np.float16)
+        columns = encode_each(rows["sound"], one, dim, np.int16 if options["features"] == "raw" else np.float16)
+        return {**columns, "cut": cut}
 
 
-def _announced(data: bytes) -> int:
-    """Bytes that a WAV file says it has; decoders read what there is of a truncated one without a word."""
-    return 8 + int.from_bytes(data[4:8], "little") if data[:4] == b"RIFF" and data[4:8] != b"\xff\xff\xff\xff" else 0
-
-
-@functools.cache
-def _resample(source: int, target: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(source, target)
-
-
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _mel(num_mels: int) -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=num_mels)
+    return torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, n_fft=400, hop_length=HOP, n_mels=num_mels)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from pathlib import Path
+import os
+import stat
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
 from fpt.tasks import Task
+from fpt.tasks.pictures import BACKGROUND_HELP as BACKGROUND_HELP
+from fpt.tasks.pictures import BACKGROUNDS, decode
+from fpt.tasks.pictures import picture_suffixes as picture_suffixes
+
+MAX_NUMBERS = 1 << 26  # of a picture's patches together: 64 MiB a picture
+# How compressed pictures begin, to tell them from raw pixels that happen to be as many bytes.
+PICTURE_FILES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 
 def patches(image: np.ndarray, size: int, overlap: int = 0) -> np.ndarray:
@@ -48,25 +55,6 @@ def unpatch(values: Any, height: int, width: int, channels: int, size: int, over
     return grid[..., own, own, :].swapaxes(-4, -3).reshape(*leading, height, width, channels)
 
 
-def decode(data: bytes, height: int, width: int, channels: int) -> np.ndarray:
-    """Decode an image file.
-
-    Returns:
-        (height, width, channels) uint8, resized (bilinear) when it has another size; 1 channel is gray, 3 are RGB.
-
-    Raises:
-        ValueError: it is no image, or a truncated one.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            picture = image.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"no readable image ({str(error).splitlines()[0][:80]})") from None
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
-
-
 class ImageTask(Task):
     """A task whose raw rows have a column ``image``: the bytes of an image file, or those of raw pixels.
 
@@ -81,6 +69,7 @@ class ImageTask(Task):
     raw: bool = False
     text_columns = ("image", "file", "path")
     libraries = ("pillow",)
+    code_version = 2
 
     def shape(self, args: DataArguments) -> tuple[int, int, int]:
         """Height, width and channels; a task with an option for them overrides it."""
@@ -90,10 +79,12 @@ class ImageTask(Task):
         """Side of a patch in pixels, the option ``patch_size``.
 
         Raises:
-            FPTError: it does not divide height and width.
+            FPTError: it does not divide height and width, or there are no pixels.
         """
         size = args.options["patch_size"]
         height, width, _ = self.shape(args)
+        if height < 1 or width < 1:
+            raise FPTError(f"the images of {self.name} have no pixels: {width} by {height}; see the options of {self.name}")
         if size < 1 or height % size or width % size:
             raise FPTError(f"--patch_size {size} must divide the height {height} and width {width} of the images")
         return size
@@ -110,9 +101,32 @@ class ImageTask(Task):
             raise FPTError(f"--patch_overlap {overlap} must be between 0 and the {min(height, width)} pixels of the images")
         return overlap
 
+    def background(self, args: DataArguments) -> str:
+        """What shows through transparent pixels, the option ``background`` where a task has it.
+
+        Raises:
+            FPTError: it is not one of `BACKGROUNDS`.
+        """
+        background = args.options.get("background", BACKGROUNDS[0])
+        if background not in BACKGROUNDS:
+            raise FPTError(f"unknown --background {background!r}; known: {', '.join(BACKGROUNDS)}")
+        return background
+
     def dim(self, args: DataArguments) -> int:
-        """Numbers in a patch."""
-        return (self.patch_size(args) + 2 * self.overlap(args)) ** 2 * self.shape(args)[2]
+        """Numbers in a patch.
+
+        Raises:
+            FPTError: the options for pictures make no sense; it is called before any file is read.
+        """
+        size, overlap, (height, width, channels) = self.patch_size(args), self.overlap(args), self.shape(args)
+        self.background(args)
+        dim = (size + 2 * overlap) ** 2 * channels
+        if height * width // size**2 * dim > MAX_NUMBERS:
+            raise FPTError(
+                f"--patch_size {size} with --patch_overlap {overlap} gives {height * width // size**2 * dim:,} numbers for a"
+                f" picture of {width} by {height} pixels; the limit is {MAX_NUMBERS:,}"
+            )
+        return dim
 
     def read(self, text: str) -> dict[str, Any]:
         """One image of a user's own, by its file name.
@@ -127,32 +141,60 @@ class ImageTask(Task):
     ) -> dict[str, list[Any]]:
         """Decode and cut into patches."""
         size, overlap, shape = self.patch_size(args), self.overlap(args), self.shape(args)
+        background = self.background(args)
 
         def one(data: Any) -> np.ndarray:
-            data = read_file(data) if isinstance(data, str) else data
+            data = read_file(data) if isinstance(data, str) else bytes(data or b"")
             # A user's own picture comes as a file even where the data set comes as pixels.
-            if self.raw and len(data) == int(np.prod(shape)):
+            if self.raw and len(data) == int(np.prod(shape)) and not data.startswith(PICTURE_FILES):
                 image = np.frombuffer(data, dtype=np.uint8).reshape(shape)
             else:
-                image = decode(data, *shape)
+                image = decode(data, *shape, background)
             return patches(image, size, overlap).ravel()
 
         return encode_each(rows["image"], one, self.dim(args), np.uint8)
 
 
+def _local(name: str) -> str:
+    """The path that a name or a ``file://`` address means."""
+    scheme, is_address, rest = name.partition("://")
+    if not is_address or not scheme.isalpha():
+        return os.path.expanduser(name)
+    if scheme.lower() != "file":
+        raise ValueError(f"a {scheme} address; download the file and give its path")
+    rest = rest.removeprefix("localhost")
+    if not rest.startswith("/"):
+        raise ValueError("a file on another machine; copy it here and give its path")
+    return os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
+
+
 def read_file(name: str) -> bytes:
-    """The bytes of a file.
+    """Read a file.
+
+    Args:
+        name: its path ("~" is the home folder), or its ``file://`` address as `Path.as_uri` writes it.
 
     Raises:
-        ValueError: it is not there or can't be read.
+        ValueError: it can't be read, and why. Only regular files are opened: a pipe or a device could block.
     """
     try:
-        return Path(name).expanduser().read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"can't be read ({getattr(error, 'strerror', None) or 'no file name'})") from None
+        if not name:
+            raise ValueError("no file name")
+        path = _local(name)
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ValueError(f"can't be read ({'a broken link' if os.path.islink(path) else 'no such file'})") from error
+    except OSError as error:
+        raise ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})") from error
+    except ValueError as error:
+        raise ValueError(f"can't be read ({error})") from error
 
 
-def encode_each(items: Sequence[Any], one: Any, dim: int, dtype: Any) -> dict[str, list[Any]]:
+def encode_each(items: Sequence[Any], one: Callable[[Any], np.ndarray], dim: int, dtype: Any) -> dict[str, list[Any]]:
     """Make values of each item with `one`; a ValueError is the reason why an item can't be used."""
     columns: dict[str, list[Any]] = {"values": [], "length": [], "reason": []}
     for item in items:

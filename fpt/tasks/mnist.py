@@ -163,13 +163,17 @@ class MnistAdd(ImageTask):
     options = AddOptions
 
     def shape(self, args: DataArguments) -> tuple[int, int, int]:
-        """As many digits side by side as the option says."""
+        """As many digits side by side as the option says.
+
+        Raises:
+            FPTError: options that give no picture.
+        """
+        if args.options["num_digits"] < 1 or args.options["pairs_per_digit"] <= 0:
+            raise FPTError("--num_digits must be at least 1 and --pairs_per_digit above 0")
         return SIDE, SIDE * args.options["num_digits"], 1
 
     def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
         """As MNIST."""
-        if args.options["num_digits"] < 1 or args.options["pairs_per_digit"] <= 0:
-            raise FPTError("--num_digits must be at least 1 and --pairs_per_digit above 0")
         return locate_digits(self.name, args, log)
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:

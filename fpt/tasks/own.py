@@ -1,350 +1,289 @@
-"""Your own data: a table, a folder of pictures or sounds, or a dataset of the Hub.
+"""What tasks on a user's own data share: a table is read, its schema inferred, rows sorted, splits kept or cut.
 
-* ``csv:FILE`` (or .tsv): ``--input_column``, ``--label_column`` and ``--input_type text|smiles|protein|numbers``,
-* ``hub:NAME``: the same of a dataset that `datasets.load_dataset` loads,
-* ``imagefolder:DIR`` and ``audiofolder:DIR``: one folder of files a class, ``DIR/CLASS/FILE``, or with splits
-  ``DIR/{train,valid,test}/CLASS/FILE``.
-
-Labels that are all numbers, with a fraction or more than 20 different ones, are a regression; anything else is a
-classification. What was found is said. Splits are made by the seed (stratified, random, or by scaffold for SMILES) and kept in
-``split.csv`` of the run.
+`fpt.tasks.rows` has a task for each type of input; `table` and `folder` register what ``--dataset`` takes.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from datasets import Dataset, load_dataset
-from transformers import PreTrainedTokenizerBase
+from datasets import Dataset
 
 from fpt.args import DataArguments, arg
-from fpt.data.splits import cut_valid, random_split, scaffold_split
+from fpt.data import duplicates
+from fpt.data.labels import Labels
+from fpt.data.numerals import decimal_of, is_missing
+from fpt.data.schema import NUMBERS, STANDARDISE, ColumnSchema, Roles, Schema, assign_roles
+from fpt.data.schema import POLICIES as MISSING_POLICIES
+from fpt.data.sorting import SHA, Raw, Sorter, missing_values
+from fpt.data.splits import AUTO, GIVEN, NAMES, Parts
+from fpt.data.table import Table, cell_text
 from fpt.errors import FPTError, did_you_mean
-from fpt.files import sha256_file
-from fpt.outputs import Classes, Output, Value
-from fpt.tasks import SPLITS, TASKS, Examples, Source, Task, rejected_rows
-from fpt.tasks.audio import AudioOptions, AudioTask
-from fpt.tasks.images import OVERLAP_HELP, ImageTask, encode_each
-from fpt.tasks.text import Letters, Smiles, Text, TextTask
+from fpt.outputs import Classes, MultiLabel, Output, Value
+from fpt.results import constant
+from fpt.tasks import Examples, Source, Task
 
-VALID_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
-VALID_FRACTION = 0.1
-MANY = 20  # more different numbers than this are quantities
+NONE = "none"
 
 
-def infer_output(labels: Sequence[str]) -> Output:
-    """Whether labels are classes or numbers; see the head of this file.
+@dataclass
+class OwnOptions:
+    """What the columns of your data are for."""
 
-    Returns:
-        `Classes`, sorted (numbers by size), or a `Value` whose mean and deviation are still to be set.
+    _argument_group_name = "your data"
+    label_column: str | None = arg(None, "Column with the label; a usual name (label, target, y, ...) when not given.")
+    label_type: str | None = arg(
+        None, "classes, number or multilabel (several labels per row); what the labels look like when not given."
+    )
+    positive_label: str | None = arg(
+        None,
+        "Of two classes the one that AUROC and AUPRC are of; the one named so (1, yes, active, ...) or the rarer one by default.",
+    )
+    label_delimiter: str | None = arg(None, "Between the labels of a row that has several; one of | ; , when not given.")
+    label_case: str | None = arg(None, "keep or ignore: whether labels that differ in case only are different classes.")
+    id_column: str | None = arg(
+        None, "Column with the samples' ids, for predictions.csv; a column named so with unique values when not given; none."
+    )
+    split_column: str | None = arg(
+        None, "Column that says train, valid or test; a column named split with such values when not given; none."
+    )
+    group_column: str | None = arg(None, "Column with groups (patients, batches, ...): no group is in two splits.")
+    missing: str | None = arg(
+        None, "Rows with missing values: drop, error, or mean (of inputs); as bad rows, up to --max_bad_fraction, when not given."
+    )
+    missing_values: str | None = arg(
+        None, "Texts that mean no value, separated by commas; NA, nan, None, null and the like when not given."
+    )
+    deduplicate: bool = arg(False, "Keep one row of each input; inputs with different classes are left out.")
+
+
+class Reader(ABC):
+    """Where a user's data is.
+
+    Attributes:
+        kind: what ``--dataset`` begins with.
+        where: what follows it.
     """
-    names = sorted(set(labels))
-    numbers = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce")
-    if numbers.notna().all() and np.isfinite(numbers).all():
-        if (numbers % 1 != 0).any() or len(names) > MANY:
-            return Value(0.0, 1.0)
-        names = [names[i] for i in np.argsort(numbers.to_numpy(), kind="stable")]
-    return Classes(tuple(names))
-
-
-class OwnTask(Task):
-    """What all of them share: labels are looked at, and splits are made when there are none."""
-
-    licence = "the user's own"
-    splits: tuple[str, ...] = ("stratified", "random")
-    saves_split = True
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        # Names and sources go into checkpoints that are published: no folder of this machine.
-        self.name = f"{self.kind}:{Path(where).expanduser().name}"
-        self.source = self.name
 
     kind: str
 
-    def examples(self, rows: pd.DataFrame, column: str, args: DataArguments, seed: int) -> Examples:
-        """Make splits of `rows` with the columns id, label (text), split (may be empty) and `column`."""
-        missing = rows.label.map(lambda y: not isinstance(y, str) or not y.strip())
-        rejected = [{"row": i + 1, "id": r.id, "text": "", "reason": "no label"} for i, r in rows[missing].iterrows()]
-        rows = rows[~missing].reset_index(drop=True)
-        if rows.empty:
-            raise FPTError(f"{self.name} has no row with a label")
-        output = infer_output(rows.label)
-        if isinstance(output, Value):
-            labels = rows.label.astype(float).to_numpy()
-        else:
-            if output.size < 2:
-                raise FPTError(f"{self.name} has one class only, {output.columns()[1][12:]!r}; there is nothing to tell apart")
-            number = {name: i for i, name in enumerate(output.label_names)}  # type: ignore[attr-defined]
-            labels = rows.label.map(number).to_numpy()
-        parts = self._parts(rows, column, labels, isinstance(output, Value), args, seed)
-        if isinstance(output, Value):
-            train = labels[parts["train"]]
-            output = Value(float(train.mean()), float(train.std()) or 1.0)
-        splits = {}
-        for name in SPLITS:
-            part = rows.iloc[parts[name]]
-            columns = {"id": list(part.id), column: list(part[column]), "label": labels[parts[name]].tolist()}
-            splits[name] = Dataset.from_dict(columns)
-        return Examples(splits, output, rejected_rows(rejected))
+    def __init__(self, where: str) -> None:
+        self.where = where
 
-    def _parts(
-        self, rows: pd.DataFrame, column: str, labels: np.ndarray, numbers: bool, args: DataArguments, seed: int
-    ) -> dict[str, np.ndarray]:
-        given = {name: np.flatnonzero(rows.split == name) for name in SPLITS}
-        if len(given["train"]) and len(given["test"]):
-            if not len(given["valid"]):
-                train, valid = cut_valid(len(given["train"]), VALID_FRACTION, seed)
-                given = {**given, "train": given["train"][train], "valid": given["train"][valid]}
-            return given
-        if args.split == "scaffold":
-            return scaffold_split(list(rows[column]), seed)
-        if args.split == "random":
-            return random_split(len(rows), seed)
-        if numbers:  # strata of like size
-            labels = pd.qcut(pd.Series(labels).rank(method="first"), min(10, max(2, len(rows) // 20)), labels=False).to_numpy()
-        return random_split(len(rows), seed, labels)
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Of the data, without folders of this machine: it goes into checkpoints that are published."""
 
-
-@dataclass
-class TableOptions:
-    """Where a table has inputs and labels."""
-
-    _argument_group_name = "table"
-    input_column: str | None = arg(None, "Column with the input; for --input_type numbers several, separated by commas.")
-    label_column: str | None = arg(None, "Column with the label.")
-    input_type: str = arg("text", "text, smiles, protein or numbers.")
-    numbers_per_token: int = arg(1, "For --input_type numbers: how many make one token.")
-
-
-TEXTS = {"text": Text(), "smiles": Smiles(), "protein": Letters()}
-NUMBERS = "numbers"
-
-
-class TableTask(OwnTask, TextTask):
-    """Rows of a table: text, molecules, proteins or numbers."""
-
-    kind = "csv"
-    options = TableOptions
-
-    def configured(self, options: dict[str, Any]) -> TableTask:
-        """With the tokenizer and the splits of the input type."""
-        kind = options["input_type"]
-        if kind not in (*TEXTS, NUMBERS):
-            raise FPTError(f"unknown --input_type {kind!r}{did_you_mean(kind, TEXTS)}; known: {', '.join((*TEXTS, NUMBERS))}")
-        task = copy.copy(self)
-        task.modality = TEXTS.get(kind)
-        if kind == "smiles":
-            task.splits = ("scaffold", *self.splits)
-        return task
-
-    def read_rows(self, args: DataArguments, log: Callable[[str], None]) -> pd.DataFrame:
-        """All cells of the table as text."""
-        path = Path(self.where).expanduser()
-        if not path.is_file() and args.data_dir:
-            path = Path(args.data_dir).expanduser() / path.name
-        if not path.is_file():
-            raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such file")
-        log(f"{self.kind}:{path}")
-        try:
-            separator = "\t" if path.suffix in (".tsv", ".tab") else ","
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (ValueError, OSError) as error:
-            raise FPTError(f"{path} can't be read as a table: {error}; expected a header line and one sample a row") from None
-
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
-        """Read the columns that the options name."""
-        rows = self.read_rows(args, log)
-        inputs = args.options["input_column"]
-        inputs = inputs.split(",") if inputs and args.options["input_type"] == NUMBERS else [inputs]
-        label = args.options["label_column"]
-        for option, column in (*(("--input_column", c) for c in inputs), ("--label_column", label)):
-            if column not in rows:
-                near = did_you_mean(column, rows) if column else ""
-                raise FPTError(f"{self.name} has no column {column!r}{near}; give {option}, one of {', '.join(rows)}")
-        if rows.empty:
-            raise FPTError(f"{self.name} has a header line and no rows")
-        text = rows[inputs[0]] if len(inputs) == 1 else rows[inputs].agg(" ".join, axis=1)
-        ids = [f"row-{i + 1}" for i in range(len(rows))]
-        split = rows.get("__split__", "")
-        table = pd.DataFrame({"id": ids, "text": text, "label": rows[label], "split": split})
-        digest = hashlib.sha256(table[["text", "label"]].to_csv(index=False).encode()).hexdigest()
-        return Source(table, self.name, digest, users_own=True)
-
-    def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
-        """Set aside what can't be read, then cut."""
-        rows: pd.DataFrame = source.rows
-        reasons = rows.text.map(self.check)
-        examples = self.examples(rows[reasons.isna()].reset_index(drop=True), "text", args, seed)
-        bad = rows[reasons.notna()]
-        found = zip(bad.index + 1, bad.id, bad.text, reasons[reasons.notna()], strict=True)
-        more = rejected_rows([{"row": row, "id": i, "text": text, "reason": reason} for row, i, text, reason in found])
-        examples.rejected = pd.concat([part for part in (examples.rejected, more) if len(part)] or [more], ignore_index=True)
-        return examples
-
-    def check(self, text: str) -> str | None:
-        """Why a cell is no usable input, or None when it is one."""
-        try:
-            self.read(text)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    def read(self, text: str) -> dict[str, Any]:
-        """One input of a user's own file.
+    @abstractmethod
+    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+        """The whole table.
 
         Raises:
-            ValueError: it can't be read, and why.
+            FPTError: it is not there, or can't be read.
         """
-        if self.modality is not None:
-            return super().read(text)
-        _numbers(text)
-        return {"text": text}
 
-    def dim(self, args: DataArguments) -> int:
-        """Numbers in a token."""
-        if args.options["numbers_per_token"] < 1:
-            raise FPTError("--numbers_per_token must be at least 1")
-        return args.options["numbers_per_token"]
-
-    def encode(
-        self, rows: dict[str, list[Any]], args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
-    ) -> dict[str, list[Any]]:
-        """Tokenize, or cut numbers into tokens; the last token is filled with zeros."""
-        if self.modality is not None:
-            return super().encode(rows, args, tokenizer)
-        dim = self.dim(args)
-
-        def one(text: str) -> np.ndarray:
-            numbers = _numbers(text)[: args.longest * dim]
-            return np.pad(numbers, (0, -len(numbers) % dim))
-
-        return encode_each(rows["text"], one, dim, np.float32)
+    def input_type(self, options: dict[str, Any]) -> str:
+        """What the input is, from the options or from the data."""
+        return options["input_type"]
 
 
-class HubTask(TableTask):
-    """A dataset of the Hub, or a folder that `datasets` loads, as a table of text, molecules, proteins or numbers."""
+class OwnTask(Task):
+    """Rows of a user's own data; a subclass for each type of input says how one is read and encoded.
 
-    kind = "hub"
+    Args:
+        reader: where the data is.
+    """
 
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        if not Path(where).exists():
-            self.name = self.source = f"hub:{where}"
+    licence = "the user's own"
+    splits: tuple[str, ...] = (AUTO, GIVEN, "stratified", "random")
+    saves_split = True
+    input_type: str
+    schema: Schema | None = None
 
-    def read_rows(self, args: DataArguments, log: Callable[[str], None]) -> pd.DataFrame:
-        """All splits of the dataset; its own split is kept in the column ``__split__``."""
-        log(f"{self.where} with datasets")
-        try:
-            parts = load_dataset(self.where)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise FPTError(f"--dataset hub:{self.where} can't be loaded: {reason}") from None
-        tables = []
-        for name, rows in parts.items():
-            table = rows.to_pandas()
-            for column, feature in rows.features.items():
-                if hasattr(feature, "int2str"):
-                    table[column] = [feature.int2str(v) if v is not None and v >= 0 else "" for v in rows[column]]
-            tables.append(table.assign(__split__=VALID_NAMES.get(name, "")))
-        table = pd.concat(tables, ignore_index=True)
-        return table.map(lambda v: "" if v is None else " ".join(map(str, v)) if isinstance(v, (list, np.ndarray)) else str(v))
+    def __init__(self, reader: Reader, options: type | None) -> None:
+        self.reader, self.options = reader, options
+        self.name = self.source = reader.name
 
+    def configured(self, options: dict[str, Any]) -> OwnTask:
+        """The task for the type of input that the options name."""
+        kinds = {kind: task for task in _subclasses(OwnTask) for kind in task.__dict__.get("input_types", ())}
+        kind = self.reader.input_type(options)
+        if "input_type" in options:
+            options["input_type"] = kind  # found, and kept in the checkpoint
+        if kind not in kinds:
+            raise FPTError(f"unknown --input_type {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}")
+        self._check(options)
+        task = kinds[kind](self.reader, self.options)
+        task.input_type = kind
+        task.set_up(options)
+        return task
 
-class FolderTask(OwnTask):
-    """Files in one folder a class."""
+    def set_up(self, options: dict[str, Any]) -> None:
+        """Adapt to the options; a subclass overrides it."""
 
-    suffixes: tuple[str, ...]
-    column: str
+    def _check(self, options: Mapping[str, Any]) -> None:
+        for name, known in (("missing", MISSING_POLICIES), ("standardise", STANDARDISE)):
+            if options.get(name) is not None and options[name] not in known:
+                raise FPTError(f"--{name} {options[name]!r} must be {', '.join(known[:-1])} or {known[-1]}")
+
+    def with_schema(self, schema: Schema) -> OwnTask:
+        """The task that reads rows as a checkpoint's training data was read."""
+        task = copy.copy(self)
+        task.schema = schema
+        return task
 
     def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
-        """List and hash the files."""
-        root = Path(self.where).expanduser()
-        if not root.is_dir() and args.data_dir:
-            root = Path(args.data_dir).expanduser() / root.name
-        if not root.is_dir():
-            raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such folder")
-        files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix.lower() in self.suffixes)
-        log(f"{self.kind}:{root}: hashing {len(files):,} files")
-        rows = []
-        with ThreadPoolExecutor(8) as pool:
-            for path, sha in zip(files, pool.map(sha256_file, files), strict=True):
-                parts = path.relative_to(root).parts
-                split = VALID_NAMES.get(parts[0], "") if len(parts) > 2 else ""
-                label = parts[1] if split else parts[0] if len(parts) > 1 else ""
-                rows.append({"id": "/".join(parts), self.column: str(path), "label": label, "split": split, "sha": sha})
-        if not rows:
-            raise FPTError(f"{root} holds no files {', '.join(f'*{s}' for s in self.suffixes)} in folders of their class")
-        table = pd.DataFrame(rows)
-        digest = hashlib.sha256(table[["id", "sha"]].to_csv(index=False).encode()).hexdigest()
-        return Source(table.drop(columns="sha"), self.name, digest, users_own=True)
+        """Read the table and decide what its columns are for."""
+        table = self.reader.read(args, log)
+        o = args.options
+        row_id, split = ("" if o[name] == NONE and NONE not in table.rows else o[name] for name in ("id_column", "split_column"))
+        known = table.named  # by the reader itself: nothing is guessed
+        roles = Roles(
+            o.get("input_column") or known.get("input"),
+            o["label_column"] or known.get("label"),
+            row_id if row_id is not None else known.get("id"),
+            split,
+            o["group_column"],
+        )
+        columns = assign_roles(table, roles, self.input_type, self.text_columns, self.name)
+        raw = Raw(table, columns)
+        self.check_cells(raw)
+        seen = (json.dumps(table.format, sort_keys=True), *(f"{count} {what}" for what, count in sorted(table.odd.items())))
+        return Source(raw, self.name, raw.sha256(), users_own=True, notes=seen)
+
+    def check_cells(self, raw: Raw) -> None:
+        """Refuse input columns that are of another type altogether.
+
+        Raises:
+            FPTError: as said.
+        """
+        for column in raw.columns:
+            kind = raw.table.kinds.get(column.name)
+            if column.role == "input" and kind in ("image", "audio") and kind != self.input_type:
+                raise FPTError(f"column {column.name!r} of {self.name} holds {kind} files; pass --input_type {kind}")
+
+    @abstractmethod
+    def samples(self, raw: Raw, schema: Schema, args: DataArguments) -> tuple[Schema, list[Any], list[str]]:
+        """Read the inputs of all rows.
+
+        Returns:
+            The schema with what was found, the inputs (None where one can't be used), and the reason why or an empty text.
+        """
+
+    @abstractmethod
+    def raw_columns(self, samples: Sequence[Any], schema: Schema) -> dict[str, list[Any]]:
+        """Columns of good samples, for `encode`."""
+
+    def fitted(self, schema: Schema, train: Sequence[Any]) -> Schema:
+        """The schema with what is learnt from the training samples alone."""
+        return schema
+
+    def keys(self, raw: Raw, samples: Sequence[Any]) -> list[Hashable]:
+        """What two equal inputs share."""
+        shas = list(raw.table.rows[SHA]) if SHA in raw.table.rows else None
+        return [_key(sample) for sample in samples] if shas is None else list(shas)
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
-        """The folder's own splits, or by the seed."""
-        return self.examples(source.rows, self.column, args, seed)
+        """Read inputs and labels, set aside what can't be used, then keep or cut the splits."""
+        raw: Raw = source.rows
+        sorted_rows = Sorter(raw, args, self.name)
+        schema = _start_schema(raw, args, self.input_type)
+        schema, samples, reasons = self.samples(raw, schema, args)
+        sorted_rows.reject(reasons)
+        sorted_rows.set_aside_hidden()
+        labels = sorted_rows.labels(schema)
+        keys = self.keys(raw, samples)
+        sorted_rows.deduplicate(keys, labels)
+        parts = sorted_rows.parts(args, seed, labels, samples if self.input_type == "smiles" else None)
+        output = _output(labels, parts, self.name)
+        found = [samples[i] for i in parts.rows["train"]]
+        schema = replace(self.fitted(schema, found), label=labels.schema)
+        schema = _count_missing(schema, raw, labels)
+        splits = {}
+        for name in NAMES:
+            part = parts.rows[name]
+            ids = [sorted_rows.ids[i] for i in part]
+            columns = {"id": ids, **self.raw_columns([samples[i] for i in part], schema)}
+            splits[name] = Dataset.from_dict({**columns, "label": [labels.values[i] for i in part]})
+        line = duplicates.describe(keys, labels.values, parts.rows)
+        notes = [*sorted_rows.notes, *labels.notes, *parts.notes, *([f"{line} (--deduplicate leaves them out)"] if line else [])]
+        return Examples(
+            splits, output, sorted_rows.rejected(), schema=schema, unused=sorted_rows.unused(), notes=notes, method=parts.method
+        )
 
 
-@dataclass
-class ImageFolderOptions:
-    """How pictures become tokens."""
-
-    _argument_group_name = "imagefolder"
-    image_size: int = arg(32, "Pictures are resized to this height and width in pixels.")
-    patch_size: int = arg(4, "Side of a patch in pixels; divides --image_size.")
-    patch_overlap: int = arg(0, OVERLAP_HELP)
-    gray: bool = arg(False, "One gray channel instead of three colors.")
+def _subclasses(kind: type) -> list[type]:
+    direct: list[type] = kind.__subclasses__()
+    return [one for sub in direct for one in (sub, *_subclasses(sub))]
 
 
-class ImageFolder(FolderTask, ImageTask):
-    """Pictures of the user's own."""
-
-    kind, column = "imagefolder", "image"
-    suffixes = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-    options = ImageFolderOptions
-
-    def shape(self, args: DataArguments) -> tuple[int, int, int]:
-        """As the options say."""
-        size = args.options["image_size"]
-        if not 1 <= size <= 1024:
-            raise FPTError(f"--image_size {size} must be between 1 and 1024")
-        return size, size, 1 if args.options["gray"] else 3
+def _key(sample: Any) -> Hashable:
+    if isinstance(sample, np.ndarray):
+        return sample.tobytes()
+    return hashlib.sha256(sample).digest() if isinstance(sample, bytes) else sample
 
 
-class AudioFolder(FolderTask, AudioTask):
-    """Sounds of the user's own."""
-
-    kind, column = "audiofolder", "sound"
-    suffixes = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
-    options = AudioOptions
-
-
-def _numbers(text: str) -> np.ndarray:
-    """The numbers of a cell, separated by spaces, commas or semicolons.
-
-    Raises:
-        ValueError: there is none, or something that is no finite number.
-    """
-    words = text.strip("[] ").replace(",", " ").replace(";", " ").split()
-    if not words:
-        raise ValueError("no numbers")
-    try:
-        numbers = np.array([float(w) for w in words], dtype=np.float32)
-    except ValueError:
-        raise ValueError("not all are numbers") from None
-    if not np.isfinite(numbers).all():
-        raise ValueError("a number that is not finite")
-    return numbers
+def _start_schema(raw: Raw, args: DataArguments, input_type: str) -> Schema:
+    """The schema before any cell is read: the decimal separator is one for the whole file."""
+    o = args.options
+    numeric = [c.name for c in raw.columns if c.role == "label" or (c.role == "input" and input_type == NUMBERS)]
+    if o["label_type"] in ("classes", "multilabel"):
+        numeric = [name for name in numeric if name != raw.column("label")]
+    decimal = decimal_of({name: list(raw.table.rows[name]) for name in numeric}, o.get("decimal"), raw_name(raw))
+    return Schema(
+        raw.columns,
+        raw.table.format,
+        decimal=decimal,
+        missing=o["missing"],
+        missing_values=missing_values(args),
+        standardise=o.get("standardise") or "each",
+    )
 
 
-TASKS.register("csv:FILE")(TableTask)  # type: ignore[arg-type]
-TASKS.register("hub:NAME")(HubTask)  # type: ignore[arg-type]
-TASKS.register("imagefolder:DIR")(ImageFolder)  # type: ignore[arg-type]
-TASKS.register("audiofolder:DIR")(AudioFolder)  # type: ignore[arg-type]
+def raw_name(raw: Raw) -> str:
+    """The table in a message."""
+    return f"the {raw.table.format.get('kind', '')} table"
+
+
+def _count_missing(schema: Schema, raw: Raw, labels: Labels) -> Schema:
+    """The schema with the number of cells without a value, of inputs and label."""
+
+    def count(column: ColumnSchema) -> int:
+        if column.role == "label":
+            return sum(reason == "no label" for reason in labels.reasons)
+        if column.role == "input" and column.type in ("number", "text", "smiles", "protein"):
+            marks = schema.marks if column.type == "number" else ("",)
+            return sum(is_missing(cell_text(cell), marks) for cell in raw.table.rows[column.name])
+        return 0
+
+    return replace(schema, columns=tuple(replace(c, missing=count(c)) for c in schema.columns))
+
+
+def _output(labels: Labels, parts: Parts, name: str) -> Output:
+    schema = labels.schema
+    train = [labels.values[i] for i in parts.rows["train"]]
+    if schema.kind == "multilabel":
+        if not len(train) or len({tuple(label) for label in train}) < 2:
+            raise FPTError(f"{name}: all training rows have the same labels; there is nothing to learn")
+        return MultiLabel(schema.names)
+    if schema.kind == "number":
+        values = np.array(train, dtype=np.float64)
+        if constant(values):
+            raise FPTError(f"{name}: all {len(values):,} training labels are {values[0]:.8g}; there is nothing to learn")
+        return Value(float(values.mean()), float(values.std()))
+    present = set(train)
+    if len(present) < 2:
+        only = ", ".join(repr(schema.names[i]) for i in present)
+        raise FPTError(
+            f"{name}: the train split has one class only ({only}); there is nothing to tell apart. Use more data, another"
+            " --split_seed or another --split"
+        )
+    return Classes(schema.names)

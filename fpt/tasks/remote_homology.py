@@ -28,11 +28,12 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
+from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
 from fpt.files import cache_home, new_folder
 from fpt.outputs import Classes
 from fpt.tasks import SPLITS, TASKS, Examples, Source, rejected_rows
-from fpt.tasks.text import Letters, TextTask
+from fpt.tasks.text import SHOWN, Letters, TextTask, read_each
 
 FOLDS = 1195
 HOLDOUTS = ("fold", "superfamily", "family")
@@ -197,15 +198,23 @@ class RemoteHomology(TextTask):
         """TAPE's own splits; proteins that can't be read are set aside."""
         rows: pd.DataFrame = source.rows
         labels_ok = rows.label.map(lambda y: isinstance(y, int) and not isinstance(y, bool) and 0 <= y < FOLDS)
-        reasons = rows.text.map(lambda t: self.modality.check(t) if isinstance(t, str) else "no sequence")
+        texts, found_reasons = read_each(rows.text, self.modality.read)
+        rows = rows.assign(clean=texts)
+        reasons = pd.Series(found_reasons, index=rows.index, dtype=object).replace("not text", "no sequence")
         reasons = reasons.where(reasons.notna() | labels_ok, f"fold_label is not in 0 to {FOLDS - 1}")
         bad, good = rows[reasons.notna()], rows[reasons.isna()]
         splits = {
-            name: Dataset.from_dict({"id": list(p.id), "text": list(p.text), "label": [int(y) for y in p.label]})
+            name: Dataset.from_dict({"id": list(p.id), "text": list(p.clean), "label": [int(y) for y in p.label]})
             for name in SPLITS
             for p in [good[good.split == name]]
         }
-        found = zip(bad.index + 1, bad.id, bad.text.astype(str), reasons[reasons.notna()], strict=True)
+        found = zip(
+            bad.index + 1,
+            bad.id,
+            bad.text.map(lambda text: printable(cell_text(text), SHOWN)),
+            reasons[reasons.notna()],
+            strict=True,
+        )
         return Examples(
             splits,
             Classes(tuple(str(i) for i in range(FOLDS))),

@@ -12,9 +12,11 @@ one of them: ``tdc/tox21:NR-AR``. Sets that TDC publishes as pickles (QM, Yields
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -22,20 +24,35 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments
+from fpt.data import duplicates
 from fpt.data.splits import scaffold_split, tdc_random_split
+from fpt.data.table import printable
+from fpt.data.table import read_table as table_of
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, package_folder
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks import TASKS, Examples, Source, rejected_rows
-from fpt.tasks.text import Letters, Smiles, Text, TextTask
+from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
 
 
 class Sequences(Letters):
-    """Several chains of an antibody in one cell, as TDC writes them: a list in brackets."""
+    """Several chains of an antibody in one cell, as TDC writes them: a list in brackets, ``['EVQL', 'DIQM']``."""
 
-    def check(self, text: str) -> str | None:
-        """Whether there is anything."""
-        return Text.check(self, text)
+    def read(self, text: str, keep_notation: bool = False) -> str:
+        """Return the list as it is written, the chains in upper case.
+
+        Raises:
+            ValueError: a chain is no sequence, and why.
+        """
+        written = self._stripped(text)
+        if not written.startswith("["):
+            return super().read(text)
+        chains = [chain for chain in re.split(r"[\s,'\"\[\]]+", written) if chain]
+        if not chains:
+            raise ValueError(self.empty)
+        for chain in chains:
+            super().read(chain)
+        return written.upper()
 
 
 # An optional package that has some of the sets as CSV files; only these are read, none of its code is run.
@@ -64,14 +81,15 @@ def read_table(path: Path, label: str = "Y", binary: bool | None = None) -> pd.D
     Raises:
         FPTError: the file is empty, has other columns, or has a label that is no number, or neither 0 nor 1.
     """
-    separator = "\t" if path.suffix == ".tab" else ","
     expected = f"expected the columns {', '.join(COLUMNS[0])}, {label}"
     try:
-        # Text first: a column of numbers would lose how they were written, and "NA" is a valid SMILES.
-        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        # pandas' EmptyDataError and ParserError, and UnicodeDecodeError, are ValueErrors.
-        raise FPTError(f"{path} can't be read as a table: {error}; {expected}") from None
+        table = table_of(path)
+    except FPTError as error:
+        raise FPTError(f"{error}; {expected}") from error
+    if table.rejected or "quotes" in table.format:
+        why = f"record {table.rejected[0].row} has {table.rejected[0].reason}" if table.rejected else "a quote is not closed"
+        raise FPTError(f"{path} can't be read as a table: {why}; {expected}")
+    rows = table.rows
     pair = next((pair for pair in COLUMNS if {*pair} <= {*rows.columns}), COLUMNS[0])
     wanted = [*pair, label]
     if missing := [c for c in wanted if c not in rows.columns]:
@@ -187,14 +205,15 @@ class TdcTask(TextTask):
             ) from None
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
-        """Cut into 0.7/0.1/0.2 with pytdc's own splitters; molecules that rdkit can't read are set aside first."""
+        """Cut into 0.7/0.1/0.2 with pytdc's own splitters; rows whose input can't be read are set aside first."""
         assert self.modality is not None
-        rows = source.rows
-        reasons = rows.text.map(self.modality.check)
-        rejected = rows[reasons.notna()]
-        kept = rows[reasons.isna()].reset_index(drop=True)
+        texts, reasons = read_each(source.rows.text, partial(self.modality.read, keep_notation=args.keep_notation))
+        rows = source.rows.assign(clean=texts, reason=reasons)
+        rejected = rows[rows.reason.notna()]
+        kept = rows[rows.reason.isna()].reset_index(drop=True)
         by_scaffold = args.split == "scaffold"
-        parts = scaffold_split(list(kept.text), seed) if by_scaffold else tdc_random_split(len(kept), seed)
+        # Scaffolds of the molecules as TDC writes them: the split is pytdc's own.
+        parts = scaffold_split(list(kept.text.str.strip()), seed) if by_scaffold else tdc_random_split(len(kept), seed)
         binary = pd.api.types.is_integer_dtype(rows.label)
         splits = {}
         for name, part in parts.items():
@@ -204,13 +223,17 @@ class TdcTask(TextTask):
                     f"the {name} split of {source.origin} has {len(part)} rows and {labels.nunique()} classes;"
                     " at least one row of each class is needed in every split: use more data or another --split_seed"
                 )
-            columns = {"id": list(kept.id.iloc[part]), "text": list(kept.text.iloc[part]), "label": labels.tolist()}
+            columns = {"id": list(kept.id.iloc[part]), "text": list(kept.clean.iloc[part]), "label": labels.tolist()}
             splits[name] = Dataset.from_dict(columns)
-        found = zip(rejected.index + 1, rejected.id, rejected.text, reasons[reasons.notna()], strict=True)
+        found = zip(
+            rejected.index + 1, rejected.id, rejected.text.map(partial(printable, longest=SHOWN)), rejected.reason, strict=True
+        )
+        repeated = duplicates.describe(list(kept.clean), list(kept.label), parts)
         return Examples(
             splits,
             self._output(binary, splits["train"]),
             rejected_rows([{"row": row, "id": i, "text": text, "reason": reason} for row, i, text, reason in found]),
+            notes=[repeated] if repeated else [],
         )
 
     def _output(self, binary: bool, train: Dataset) -> Output:

@@ -7,16 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from fpt.args import data_arguments
+from fpt.args import trained_arguments
 from fpt.baselines import MODELS
 from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
 from fpt.errors import FPTError
-from fpt.evaluation import predict_file
+from fpt.evaluation.files import as_rows, predict_file, schema_of
 from fpt.outputs import output_from_dict
 from fpt.parallel import make_accelerator
 from fpt.tasks import TASKS, GeneratedTask, resolve
-
-INPUT = "input"
 
 
 class Predictor:
@@ -36,25 +34,31 @@ class Predictor:
     def __init__(self, checkpoint: str, backbone: str | None = None, log: Callable[[str], None] = lambda line: None) -> None:
         folder = find_checkpoint(checkpoint, log)
         self.config = read_config(folder)
-        data = data_arguments(self.config["data"]["arguments"], data_dir=None, cache_dir=None)
+        data = trained_arguments(self.config, data_dir=None, cache_dir=None)
         self.task, self.args = resolve(TASKS[self.config["task"]], data, MODELS[self.config.get("model", "fpt")].view)
         if isinstance(self.task, GeneratedTask):
             raise FPTError(f"{self.task.name} is generated, it has no inputs to predict; score it with evaluate.py")
         self.accelerator = make_accelerator(self.config.get("mixed_precision"))
         self.model, self.tokenizer, _ = load_checkpoint(folder, log, backbone)
 
-    def predict(self, inputs: Sequence[str], batch_size: int | None = None) -> list[dict[str, Any]]:
+    def predict(self, inputs: Sequence[Any] | pd.DataFrame, batch_size: int | None = None) -> list[dict[str, Any]]:
         """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.
+
+        Args:
+            inputs: for a model of several input columns, mappings by the columns' names, sequences in their order, or a table.
 
         Returns:
             For each input ``prediction`` (a label's name, or a number), for classes ``probabilities`` by name, and ``reason``:
             empty, why the prediction is None, or that the input was cut.
+
+        Raises:
+            FPTError: an input does not have the model's columns.
         """
-        rows = pd.DataFrame({INPUT: [str(text) for text in inputs]})
-        if rows.empty:
+        rows = as_rows(inputs, schema_of(self.config))
+        if rows.rows.empty:
             return []
         size = batch_size or self.config["eval_batch_size"]
-        out = predict_file(rows, INPUT, self.task, self.args, self.model, self.tokenizer, self.config, size, self.accelerator)
+        out = predict_file(rows, self.task, self.args, self.model, self.tokenizer, self.config, size, self.accelerator)
         return [self._plain(row) for row in out.to_dict("records")]
 
     def _plain(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,324 @@
+"""What each column of a user's table is for: inferred once, reported at the start of every run, kept in the checkpoint, obeyed by
+predictions. Every guess has a flag that overrides it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fpt.data.labels import LabelSchema
+from fpt.data.numerals import MISSING, POINT, is_missing, is_number, number_of, numbers_of
+from fpt.data.splits import split_name
+from fpt.data.table import Table, cell_text, printable
+from fpt.errors import FPTError, did_you_mean
+
+NUMBERS = "numbers"
+# Column that a Hub dataset's or a folder's own splits are kept in.
+SPLIT = "__split__"
+LABEL_NAMES = ("label", "labels", "target", "y", "class", "outcome")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold")
+ID_NAME = re.compile(
+    r"(?:.*[_ .-])?(?:id|ids|idx|uid|uuid|index|row|number)|unnamed: 0|column_1|name|file_name|.*(?<=[a-z])(?:ID|Id)"
+)
+# How missing numbers of inputs are handled.
+POLICIES = ("drop", "error", "mean")
+STANDARDISE = ("each", "all")
+
+
+@dataclass(frozen=True)
+class ColumnSchema:
+    """One column.
+
+    Attributes:
+        role: input, label, id, split, group or ignored.
+        type: text, smiles, protein, number, image, audio, classes or multilabel; empty where it does not matter.
+        guessed: whether no flag named it.
+        missing: cells without a value.
+        mean, std: of numbers, over the rows of the train split; of each place of a list where there are several.
+    """
+
+    name: str
+    role: str
+    type: str = ""
+    guessed: bool = False
+    missing: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A table as it is read.
+
+    Attributes:
+        format: of the file; JSON values.
+        decimal: the decimal separator of its numbers.
+        missing: what happens to rows with a missing number: one of `POLICIES`, or None: as drop, within --max_bad_fraction.
+        missing_values: texts that mean no value; None: the usual ones.
+        width: numbers of a sample; None for texts, pictures and sounds, and where samples have different lengths.
+        standardise: "each" number of a sample by its own mean and deviation, or "all" by one.
+    """
+
+    columns: tuple[ColumnSchema, ...]
+    format: dict[str, Any] = field(default_factory=dict)
+    label: LabelSchema | None = None
+    decimal: str = POINT
+    missing: str | None = None
+    missing_values: tuple[str, ...] | None = None
+    width: int | None = None
+    standardise: str = "each"
+
+    def of(self, role: str) -> list[ColumnSchema]:
+        """Columns of a role, in their order."""
+        return [column for column in self.columns if column.role == role]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the input columns, in the order the model reads them."""
+        return [column.name for column in self.of("input")]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Lower-case texts that mean no value."""
+        return MISSING if self.missing_values is None else ("", *self.missing_values)
+
+    def numbers(self, cells: Mapping[str, Any]) -> np.ndarray:
+        """The numbers of a sample's input columns, float64; nan where a value is missing.
+
+        Raises:
+            ValueError: a cell does not hold a number, with the column's name, or there are not as many as the model needs.
+        """
+        columns = self.of("input")
+        values: list[float] = []
+        for column in columns:
+            values += self._cell(cells[column.name], column.name, alone=len(columns) == 1)
+        if self.width is not None and len(values) != self.width:
+            raise ValueError(f"{len(values)} numbers where the other samples have {self.width}")
+        return np.array(values, dtype=np.float64)
+
+    def _cell(self, cell: Any, name: str, alone: bool) -> list[float]:
+        try:
+            if isinstance(cell, (list, tuple, np.ndarray)):
+                if not alone:
+                    raise ValueError("a list where one number belongs")
+                parts = np.asarray(cell, dtype=object).ravel()
+                if not len(parts):
+                    raise ValueError("no numbers")
+                return [np.nan if is_missing(cell_text(part), self.marks) else number_of(part, self.decimal) for part in parts]
+            text = cell_text(cell)
+            if is_missing(text, self.marks):
+                return [np.nan]
+            if alone and not is_number(cell, self.decimal):
+                return numbers_of(text, self.decimal)
+            return [number_of(cell, self.decimal)]
+        except ValueError as error:
+            raise ValueError(f"{error} (column {name!r})") from None
+
+    def fit(self, samples: Sequence[np.ndarray]) -> Schema:
+        """With mean and deviation of the training samples, each an array of its numbers."""
+        from sklearn.preprocessing import StandardScaler
+
+        columns = self.of("input")
+        each = self.width is not None and self.standardise == "each"
+        scaler, rows = StandardScaler(), 1024
+        for start in range(0, len(samples), rows):
+            part = samples[start : start + rows]
+            scaler.partial_fit(np.stack(part) if each else np.concatenate(part)[:, None])
+        # sklearn keeps 1 for a number that never changes; a tiny deviation is a deviation all the same.
+        mean, std = (np.nan_to_num(found).tolist() for found in (scaler.mean_, np.sqrt(scaler.var_)))
+        floor = [abs(m) * 1e-12 for m in mean]
+        std = [s if s > f else 1.0 for s, f in zip(std, floor, strict=True)]
+        per = 1 if each and len(columns) > 1 else len(mean)
+        fitted = [
+            replace(column, mean=tuple(mean[i * per : (i + 1) * per]), std=tuple(std[i * per : (i + 1) * per]))
+            for i, column in enumerate(columns if each else columns[:1])
+        ]
+        kept = fitted + (columns[1:] if not each else [])
+        inputs = iter(kept)
+        return replace(self, columns=tuple(next(inputs) if c.role == "input" else c for c in self.columns))
+
+    def standardised(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of a sample in units of the training deviation around the mean, fp32; a missing one becomes the mean."""
+        columns = self.of("input")
+        mean, std = (np.array([v for c in columns for v in getattr(c, name)], dtype=np.float64) for name in ("mean", "std"))
+        return np.nan_to_num((values - mean) / std, nan=0.0).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values that `schema_from_dict` reads."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """A short table for people."""
+        out = [
+            f"file      {', '.join(f'{k} {v}' for k, v in self.format.items() if v)}" + (self.decimal == ",") * ", decimal comma"
+        ]
+        inputs = self.of("input")
+        for column in inputs[:12]:
+            out.append(f"input     `{printable(column.name)}`: {_number_text(column)}{_guessed(column, '--input_column')}")
+        if len(inputs) > 12:
+            out.append(f"input     … and {len(inputs) - 12} more")
+        for column in self.of("label"):
+            what = self.label.describe() if self.label else ""
+            missing = f"; {column.missing:,} rows without a label" if column.missing else ""
+            out.append(f"label     `{printable(column.name)}`: {what}{missing}{_guessed(column, '--label_column')}")
+        for role in ("id", "split", "group"):
+            out += [f"{role:<10}`{printable(c.name)}`{_guessed(c, f'--{role}_column')}" for c in self.of(role) if c.name != SPLIT]
+        ignored = [printable(column.name, 30) for column in self.of("ignored")]
+        if ignored:
+            out.append(f"ignored   {', '.join(ignored[:12])}{f', … ({len(ignored) - 12} more)' if len(ignored) > 12 else ''}")
+        return out
+
+
+def _guessed(column: ColumnSchema, flag: str) -> str:
+    return f" (guessed; {flag})" if column.guessed else ""
+
+
+def _number_text(column: ColumnSchema) -> str:
+    missing = f", {column.missing:,} missing" if column.missing else ""
+    if not column.mean:
+        return column.type + missing
+    if len(column.mean) == 1:
+        return f"{column.type}, mean {column.mean[0]:.6g}, deviation {column.std[0]:.6g}{missing}"
+    return f"{len(column.mean)} numbers, each with its mean and deviation{missing}"
+
+
+def schema_from_dict(values: Mapping[str, Any]) -> Schema:
+    """The schema that `Schema.to_dict` described.
+
+    Raises:
+        KeyError, TypeError, ValueError: the values are not those of a schema.
+    """
+    known = dict(values)
+    if known.get("decimal", POINT) not in (POINT, ",") or known.get("missing") not in (None, *POLICIES):
+        raise ValueError("a decimal separator or a rule for missing values that there is not")
+    label = known.pop("label", None)
+    columns = tuple(
+        ColumnSchema(**{**c, "mean": tuple(float(v) for v in c["mean"]), "std": tuple(float(v) for v in c["std"])})
+        for c in known.pop("columns")
+    )
+    if label is not None:
+        label = LabelSchema(**{**label, "names": tuple(label["names"]), "counts": tuple(label["counts"])})
+    missing_values = known.pop("missing_values", None)
+    return Schema(columns, label=label, missing_values=None if missing_values is None else tuple(missing_values), **known)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Columns as the flags name them; None where a flag is not given. An empty `id`, `split` or `group` means: no such column."""
+
+    inputs: str | None = None
+    label: str | None = None
+    id: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+def assign_roles(
+    table: Table, roles: Roles, input_type: str, known_inputs: Sequence[str], whose: str
+) -> tuple[ColumnSchema, ...]:
+    """Decide what each column is for.
+
+    Args:
+        known_inputs: usual names of an input of this type.
+        whose: the data's name, for messages.
+
+    Raises:
+        FPTError: a flag names a column that is not there, or one is needed.
+    """
+    names = [str(name) for name in table.rows.columns]
+    label = _named(names, roles.label, "--label_column", whose) or _one_of(names, LABEL_NAMES)
+    group = _named(names, roles.group, "--group_column", whose)
+    split = _named(names, roles.split, "--split_column", whose) if roles.split is not None else _split_column(table)
+    inputs = _inputs(names, roles.inputs, input_type, whose)
+    if roles.id is None:
+        taken = {*inputs, label, group, split}
+        row_id = next((name for name in names if name not in taken and _is_id(table.rows[name], name)), None)
+    else:
+        row_id = _named(names, roles.id, "--id_column", whose)
+    left = [name for name in names if name not in {label, group, split, row_id, SPLIT}]
+    guessed = not inputs
+    inputs = inputs or _guess_inputs(table, left, input_type, known_inputs, whose)
+    if label is None:
+        raise FPTError(f"{whose} has no column that is surely the label; give --label_column, one of {', '.join(names)}")
+    if label in inputs:
+        raise FPTError(f"column {label!r} is both --input_column and --label_column of {whose}; give two different ones")
+    kind = "number" if input_type == NUMBERS else input_type
+    by_name: dict[str, ColumnSchema] = {name: ColumnSchema(name, "input", kind, guessed) for name in inputs}
+    for role, name, given in (
+        ("label", label, roles.label),
+        ("group", group, roles.group),
+        ("split", split, roles.split),
+        ("id", row_id, roles.id),
+    ):
+        if name is not None:
+            by_name.setdefault(name, ColumnSchema(name, role, guessed=given is None and name != SPLIT))
+    rest = [ColumnSchema(name, "ignored") for name in names if name not in by_name and name != "__sha__"]
+    return (*by_name.values(), *rest)
+
+
+def _named(names: Sequence[str], name: str | None, flag: str, whose: str) -> str | None:
+    if not name:
+        return None
+    if name.strip() not in names:
+        mixed = "; is --delimiter right?" if any(name in one and name != one for one in names) else ""
+        raise FPTError(
+            f"{whose} has no column {name!r}{did_you_mean(name, names)}; give {flag}, one of {', '.join(names)}{mixed}"
+        )
+    return name.strip()
+
+
+def _one_of(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    found = [name for name in names if name.casefold() in wanted]
+    return found[0] if len(found) == 1 else None
+
+
+def _split_column(table: Table) -> str | None:
+    """The column of the data's own splits: named so, with nothing in it but names of splits."""
+    if SPLIT in table.rows:
+        return SPLIT
+    for name in table.rows.columns:
+        if str(name).casefold() in SPLIT_COLUMNS:
+            values = {cell_text(cell).strip() for cell in table.rows[name]} - {""}
+            if values and all(split_name(value) for value in values) and any(split_name(v) == "train" for v in values):
+                return str(name)
+    return None
+
+
+def _is_id(cells: pd.Series, name: str) -> bool:
+    if not ID_NAME.fullmatch(name) and not ID_NAME.fullmatch(name.casefold()):
+        return False
+    texts = [cell_text(cell).strip() for cell in cells]
+    return all(texts) and len(set(texts)) == len(texts)
+
+
+def _inputs(names: Sequence[str], given: str | None, input_type: str, whose: str) -> list[str]:
+    if not given:
+        return []
+    if given.strip() in names:
+        return [given.strip()]
+    wanted = [name.strip() for name in given.split(",")] if input_type == NUMBERS else [given]
+    if len(set(wanted)) < len(wanted):
+        raise FPTError(f"--input_column {given!r} names a column twice")
+    return [name for one in wanted if (name := _named(names, one, "--input_column", whose))]
+
+
+def _guess_inputs(table: Table, left: Sequence[str], input_type: str, known: Sequence[str], whose: str) -> list[str]:
+    if input_type == NUMBERS:
+        found = [n for n in left if _all_numbers(table.rows[n]) and n != "__sha__"]
+    else:
+        found = [n for n in left if n.casefold() in {name.casefold() for name in known}][:1] or (
+            list(left) if len(left) == 1 else []
+        )
+    if not found:
+        raise FPTError(f"{whose}: which column holds the input? Give --input_column, one of {', '.join(left) or 'none is left'}")
+    return found
+
+
+def _all_numbers(cells: pd.Series) -> bool:
+    known = [cell for cell in cells if not is_missing(cell_text(cell))]
+    return bool(known) and all(is_number(cell, ".") or is_number(cell, ",") for cell in known)

@@ -1,0 +1,1 @@
+"""Scores of a split (`predict`, `run`) and predictions for a user's own inputs (`files`, `predictor`)."""

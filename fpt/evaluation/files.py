@@ -1,0 +1,235 @@
+"""Predictions for a user's own file: it is read by the same reader as training data, and by the schema that training left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from fpt.args import DataArguments
+from fpt.baselines import Network
+from fpt.data.numerals import decimal_of
+from fpt.data.schema import Schema, schema_from_dict
+from fpt.data.table import Table, TableOptions, cell_text, printable, read_table
+from fpt.errors import FPTError, did_you_mean
+from fpt.evaluation.predict import predict
+from fpt.inputs import input_from_dict
+from fpt.outputs import Output, output_from_dict
+from fpt.tasks import Task
+from fpt.tasks.audio import AudioTask
+from fpt.tasks.images import ImageTask
+from fpt.tasks.rows import beside
+
+REASON = "reason"
+
+
+@dataclass
+class Inputs:
+    """Rows to predict.
+
+    Attributes:
+        rows: the file's columns as they are, one row per record, also of records that can't be read.
+        columns: the column of the file for each input column of the model, by the model's name.
+        bad: row number -> why its record can't be read.
+        folder: that relative names of files are in.
+    """
+
+    rows: pd.DataFrame
+    columns: dict[str, str]
+    bad: Mapping[int, str]
+    folder: Path | None = None
+
+
+class _Listed(list):
+    """Samples of a user's own file, with the length of each."""
+
+    @property
+    def lengths(self) -> list[int]:
+        return [sample["length"] for sample in self]
+
+
+def schema_of(config: Mapping[str, Any]) -> Schema | None:
+    """The schema of a checkpoint; None of a published task, and of checkpoints from before there were any.
+
+    Raises:
+        FPTError: it can't be understood.
+    """
+    found = config["data"].get("schema")
+    if found is None:
+        return None
+    try:
+        return schema_from_dict(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FPTError(f"the checkpoint's data schema can't be understood ({error}); copy the checkpoint again") from error
+
+
+def read_inputs(
+    path: Path,
+    column: str | None,
+    task: Task,
+    schema: Schema | None = None,
+    options: TableOptions | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Inputs:
+    """Read a user's file; its columns are found by the names of the training data.
+
+    Args:
+        column: what ``--column`` says: columns of the file, separated by commas, in the order of the model's input columns.
+
+    Raises:
+        FPTError: the file is empty or malformed, or a column is not there.
+    """
+    table = read_table(path, options or TableOptions())
+    columns = input_columns(table, column, task, schema, str(path))
+    shown = ", ".join(f"{printable(name)!r}" for name in columns.values())
+    about = ", ".join(f"{k} {v}" for k, v in table.format.items() if v)
+    log(f"{path}: {about}; input: {shown}")
+    for what, count in table.odd.items():
+        log(f"{path}: {count:,} {what}")
+    bad = {record.row: record.reason for record in table.rejected}
+    rows = table.rows.reindex(sorted({*table.rows.index, *bad}))
+    places = {row: place for place, row in enumerate(rows.index)}
+    rows = rows.reset_index(drop=True).map(_plain_cell)
+    return Inputs(rows, columns, {places[row]: reason for row, reason in bad.items()}, path.absolute().parent)
+
+
+def _plain_cell(cell: Any) -> Any:
+    return cell if isinstance(cell, (str, list, np.ndarray, bytes)) else cell_text(cell)
+
+
+def input_columns(table: Table, column: str | None, task: Task, schema: Schema | None, whose: str) -> dict[str, str]:
+    """The file's column for each input column of the model.
+
+    Raises:
+        FPTError: one is missing, or it is not clear which one it is.
+    """
+    names = [str(name) for name in table.rows.columns]
+    wanted = schema.inputs if schema is not None else []
+    if column is not None:
+        given = [column] if column in names else [name.strip() for name in column.split(",")]
+        for name in given:
+            if name not in names:
+                raise FPTError(f"{whose} has no column {name!r}{did_you_mean(name, names)}; it has {', '.join(names)}")
+        if len(given) != max(1, len(wanted)):
+            raise FPTError(f"--column {column!r} names {len(given)} columns; the model reads {len(wanted)}: {', '.join(wanted)}")
+        return dict(zip(wanted or given, given, strict=True))
+    if wanted and all(name in names for name in wanted):
+        return {name: name for name in wanted}
+    if len(wanted) > 1:
+        missing = [name for name in wanted if name not in names]
+        raise FPTError(
+            f"{whose} has no column {', '.join(map(repr, missing[:5]))}; the model reads {', '.join(wanted)}: name the file's own"
+            f" columns in that order with --column, from {', '.join(names)}"
+        )
+    # The label of the training data is not an input, even where it is the only column.
+    labels = [c.name for c in schema.of("label")] if schema is not None else []
+    known = [c for c in task.text_columns if c in names] or [c for c in names if len(names) == 1 and c not in labels]
+    if not known:
+        raise FPTError(f"which column of {whose} holds the input? Give --column, one of {', '.join(names)}")
+    return {wanted[0] if wanted else known[0]: known[0]}
+
+
+def output_columns(output: Output) -> list[str]:
+    """The columns that `predict_file` adds."""
+    return [*output.columns(), REASON]
+
+
+def predict_file(
+    inputs: Inputs,
+    task: Task,
+    args: DataArguments,
+    model: Network,
+    tokenizer: PreTrainedTokenizerBase | None,
+    config: dict[str, Any],
+    batch_size: int,
+    accelerator: Accelerator,
+    decimal: str | None = None,
+) -> pd.DataFrame:
+    """Predict each row; the result has the rows as they were, in their order.
+
+    Args:
+        decimal: what ``--decimal`` says of this file.
+
+    Returns:
+        The rows with the columns of the output (``prediction``, for classes ``probability_NAME`` of each) and ``reason``: why
+        a row has an empty prediction, that its input was cut, or that it has unknown tokens.
+    """
+    shape, output, rows = input_from_dict(config["input"]), output_from_dict(config["output"]), inputs.rows
+    task = _reading_task(task, inputs, schema_of(config), decimal)
+    samples = _Listed()
+    cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output)}
+    found = {name: list(rows[column]) for name, column in inputs.columns.items()}
+    for row in range(len(rows)):
+        try:
+            if row in inputs.bad:
+                raise ValueError(inputs.bad[row])
+            read = task.read_row({name: _cell(cells_of[row], task, inputs.folder) for name, cells_of in found.items()})
+            features = task.encode({k: [v] for k, v in read.items()}, args, tokenizer)
+        except ValueError as error:
+            cells[REASON][row] = str(error)
+            continue
+        cells[REASON][row] = features["reason"][0]
+        if not features["reason"][0]:
+            samples.append({"row": row, shape.column: np.asarray(features[shape.column][0]), "length": features["length"][0]})
+            cells[REASON][row] = "; ".join(_remarks(features, task, args))
+    if samples:
+        predictions, _ = predict(accelerator.prepare(model), samples, shape, output, batch_size, accelerator)
+        for sample, prediction in zip(samples, predictions, strict=True):
+            for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
+                cells[name][sample["row"]] = cell
+    return rows.map(lambda cell: cell if isinstance(cell, str) else cell_text(cell)).assign(**cells)
+
+
+def _remarks(features: Mapping[str, Sequence[Any]], task: Task, args: DataArguments) -> list[str]:
+    """What a user should know of an input that was predicted."""
+    remarks = [task.cut_reason(args)] if features.get("cut", [False])[0] else []
+    unknown = int(features.get("unknown", [0])[0])
+    return remarks + ([f"{unknown} unknown {'token' if unknown == 1 else 'tokens'}"] if unknown else [])
+
+
+def _reading_task(task: Task, inputs: Inputs, schema: Schema | None, decimal: str | None) -> Task:
+    """The task that reads the file's rows as the training rows were read; its numbers may have another decimal separator."""
+    if schema is None:
+        return task
+    if any(column.type == "number" for column in schema.of("input")):
+        cells = {name: list(inputs.rows[name]) for name in inputs.columns.values()}
+        schema = replace(schema, decimal=decimal_of(cells, decimal, "the file", schema.decimal))
+    return task.with_schema(schema)
+
+
+def _cell(cell: Any, task: Task, folder: Path | None) -> Any:
+    """A cell as the task reads it; a relative name of a file is looked for beside the table first."""
+    return beside(cell, folder) if isinstance(task, (ImageTask, AudioTask)) else cell
+
+
+def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inputs:
+    """Inputs in Python as rows: texts or names of files, mappings or sequences of numbers for several input columns.
+
+    Raises:
+        FPTError: a row does not have the model's columns.
+    """
+    names = schema.inputs if schema is not None else []
+    names = names or ["input"]
+    if isinstance(inputs, pd.DataFrame):
+        inputs = inputs.to_dict("records")
+    numbers = schema is not None and any(c.type == "number" for c in schema.of("input"))
+    rows = []
+    for number, row in enumerate(inputs, 1):
+        if isinstance(row, Mapping):
+            if missing := [name for name in names if name not in row]:
+                raise FPTError(f"input {number} has no {missing[0]!r}; the model reads {', '.join(names)}")
+            rows.append({name: row[name] for name in names})
+        elif len(names) > 1:
+            cells = list(row) if isinstance(row, (list, tuple, np.ndarray)) else [row]
+            if len(cells) != len(names):
+                raise FPTError(f"input {number} has {len(cells)} values; the model reads {len(names)}: {', '.join(names)}")
+            rows.append(dict(zip(names, cells, strict=True)))
+        else:
+            rows.append({names[0]: row if numbers else str(row)})
+    return Inputs(pd.DataFrame(rows, columns=names, dtype=object), {name: name for name in names}, {})

@@ -1,0 +1,102 @@
+"""Predictions of a model over samples, and over a split."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from datasets import Dataset
+
+from fpt.data.batches import SortedBatchSampler, make_loader
+from fpt.data.cache import Prepared
+from fpt.data.samples import numbers
+from fpt.files import write_text
+from fpt.inputs import Input
+from fpt.outputs import Output
+from fpt.parallel import gather
+from fpt.results import RESOLUTION, RESOLUTIONS
+
+# Precisions that weights may be in, as `RESOLUTIONS` names them.
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@torch.no_grad()
+def predict(
+    model: torch.nn.Module, samples: Any, inputs: Input, output: Output, batch_size: int, accelerator: Accelerator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Run a prepared model over samples, each once, in batches of like length that depend on nothing else.
+
+    Args:
+        samples: a dataset with ``lengths``.
+        batch_size: samples of a batch on each process.
+
+    Returns:
+        Predictions (samples, columns) float64 and labels as the samples have them, in the samples' order and the same in every
+        process; labels are None when the samples have none.
+    """
+    sampler = SortedBatchSampler(samples.lengths, batch_size, accelerator.process_index, accelerator.num_processes)
+    was_training = model.training
+    model.eval()
+    indices, predictions, labels = [], [], []
+    for number, batch in enumerate(make_loader(samples, sampler, inputs)):
+        own = batch.pop("labels", [])
+        batch = send_to_device(batch, accelerator.device)
+        logits = model(batch["inputs"], batch["attention_mask"])
+        if number < sampler.own:
+            indices += sampler.batches[number]
+            predictions.append(output.predict(logits).cpu())
+            labels += own
+    model.train(was_training)
+    found = gather(accelerator, (indices, predictions, labels))
+    order = np.argsort(np.concatenate([np.asarray(i, dtype=np.int64) for i, _, _ in found]))
+    assert len(order) == len(samples)
+    whole = torch.cat([p for _, parts, _ in found for p in parts]).numpy()[order]
+    theirs = [label for _, _, parts in found for label in parts]
+    return whole, np.asarray(theirs)[order] if theirs else None
+
+
+def predict_split(
+    model: torch.nn.Module, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels of a split, without augmentation, the labels in their own unit; see `predict`."""
+    rows = prepared.splits[split]
+    if isinstance(rows, Dataset) and "variants" in rows.column_names:
+        prepared = replace(prepared, splits={split: rows.remove_columns("variants")})
+    predictions, labels = predict(model, prepared.samples(split), prepared.input, prepared.output, batch_size, accelerator)
+    if isinstance(rows, Dataset):
+        labels = numbers(rows, "label")
+    assert labels is not None
+    return predictions, labels
+
+
+def resolution_of(model: torch.nn.Module, accelerator: Accelerator) -> float:
+    """What the precision of a model's predictions carries, as `Output.metrics` takes it: of the coarsest that takes part."""
+    kinds = {accelerator.mixed_precision, getattr(accelerator, "core_precision", "no")}
+    kinds |= {NAMES.get(p.dtype, "fp32") for p in model.parameters() if p.is_floating_point()}
+    if accelerator.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
+        kinds.add("tf32")
+    return max(RESOLUTIONS.get(kind, RESOLUTION) for kind in kinds)
+
+
+def prediction_table(prepared: Prepared, split: str, predictions: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Predictions of a split as a table: columns id and label, and those of the output."""
+    rows, output = prepared.splits[split], prepared.output
+    ids = list(rows["id"]) if isinstance(rows, Dataset) else list(range(len(rows)))
+    shown = [output.shown(label) for label in labels]
+    cells = pd.DataFrame([output.cells(p) for p in predictions], columns=output.columns())
+    return pd.concat([pd.DataFrame({"id": ids, "label": shown}), cells], axis=1)
+
+
+def write_csv(rows: pd.DataFrame, path: Path) -> None:
+    """Write `rows` as CSV in one step."""
+    text = io.StringIO()
+    rows.to_csv(text, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+    write_text(path, text.getvalue())

@@ -1,0 +1,215 @@
+"""Your own table, ``csv:FILE`` (CSV, TSV, JSON Lines, JSON, Parquet or Excel), or a dataset of the Hub, ``hub:NAME``.
+
+``--input_type`` says what the input column holds: text, smiles, protein, numbers (of several columns), or names of image or
+audio files. docs/your-data.md has the rules by which files are read and columns understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpt.args import DataArguments, arg
+from fpt.data.schema import SPLIT
+from fpt.data.table import Table, TableOptions, class_name, frame_of, printable, read_table
+from fpt.errors import FPTError
+from fpt.tasks import TASKS
+from fpt.tasks.audio import AudioOptions
+from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
+from fpt.tasks.own import OwnOptions, OwnTask, Reader
+from fpt.tasks.rows import TextRows
+
+# Endings of a Hub dataset's data files.
+DATA_FILES = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".txt"}
+# Sides of a patch: pixels of a picture, samples of a sound.
+PATCH_SIZES = {"image": 4, "audio": 80}
+
+
+@dataclass
+class InputOptions(AudioOptions):
+    """What the input columns hold, and how pictures and sounds become tokens."""
+
+    _argument_group_name = "input of a table"
+    input_column: str | None = arg(
+        None, "Column with the input, for --input_type numbers several separated by commas; a usual name when not given."
+    )
+    numbers_per_token: int = arg(1, "For --input_type numbers: how many make one token.")
+    standardise: str | None = arg(
+        None, "For numbers: each number by its own mean and deviation, or all by one; each where rows are equally long."
+    )
+    decimal: str | None = arg(None, "Decimal separator of numbers written as text, . or , ; what the cells show when not given.")
+    image_size: int = arg(32, "For images: they are resized to this height and width in pixels.")
+    patch_size: int | None = arg(  # type: ignore[assignment]
+        None, "For images: side of a patch in pixels (4); for audio with --features raw: samples (80)."
+    )
+    patch_overlap: int = arg(0, f"For images: {OVERLAP_HELP}")
+    gray: bool = arg(False, "For images: one gray channel instead of three colors.")
+    background: str = arg("white", f"For images: {BACKGROUND_HELP}")
+
+
+@dataclass
+class TableArguments(InputOptions, OwnOptions):
+    """Where a table has inputs and labels, and how its file is read."""
+
+    _argument_group_name = "table"
+    input_type: str = arg("text", "text, smiles, protein, numbers, image or audio (the column names files).")
+    delimiter: str | None = arg(
+        None, "Between cells: a character, or comma, tab, semicolon, bar; what the first rows show when not given."
+    )
+    encoding: str | None = arg(None, "Of a text file: utf-8, utf-16, latin-1, cp1252, ...; UTF-8, or as its first bytes say.")
+    sheet: str | None = arg(None, "Of an Excel file; the first one when not given.")
+
+
+@dataclass
+class HubArguments(InputOptions, OwnOptions):
+    """Where a dataset of the Hub has inputs and labels."""
+
+    _argument_group_name = "Hub dataset"
+    input_type: str | None = arg(
+        None, "text, smiles, protein, numbers, image or audio; what the dataset says of its column, else text, when not given."
+    )
+    hub_config: str | None = arg(None, "Configuration (subset) of the dataset, where it has several.")
+
+
+class FileReader(Reader):
+    """One file."""
+
+    kind = "csv"
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{Path(self.where).expanduser().name}"
+
+    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+        """As `fpt.data.table.read_table`; relative names of files are beside it."""
+        path = Path(self.where).expanduser()
+        if not path.is_file() and args.data_dir:
+            path = Path(args.data_dir).expanduser() / path.name
+        if not path.is_file():
+            raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such file")
+        log(f"{self.kind}:{path}")
+        o = args.options
+        table = read_table(path, TableOptions(o["delimiter"], o["encoding"], o["sheet"]))
+        table.folder = path.absolute().parent
+        return table
+
+    def input_type(self, options: dict[str, Any]) -> str:
+        options["patch_size"] = options["patch_size"] or PATCH_SIZES.get(options["input_type"], 4)
+        return options["input_type"]
+
+
+class HubReader(Reader):
+    """A dataset of the Hub, or a folder that `datasets` loads."""
+
+    kind = "hub"
+
+    @property
+    def name(self) -> str:
+        folder = Path(self.where).expanduser()
+        return f"{self.kind}:{folder.resolve().name if folder.exists() else self.where}"
+
+    def _load(self, config: str | None) -> Any:
+        """The splits by name."""
+        from datasets import IterableDatasetDict, load_dataset
+
+        folder = Path(self.where).expanduser()
+        try:
+            parts = load_dataset(str(folder) if folder.exists() else self.where, config)
+        except Exception as error:  # of any kind: network, files, formats, configurations
+            if "torchcodec" in f"{error} {error.__cause__}":
+                raise FPTError(
+                    f"--dataset hub:{self.where} holds loose sound files, which datasets reads with torchcodec only; pass"
+                    f" --dataset audiofolder:DIR for a folder of them"
+                ) from error
+            first = error.__cause__ if "generating the dataset" in str(error) and error.__cause__ else error
+            reason = printable(str(first).strip().splitlines()[0], 300) if str(first).strip() else type(first).__name__
+            hint = "; pass --hub_config" if "onfig name" in str(error) else ""
+            raise FPTError(f"--dataset hub:{self.where} can't be loaded: {reason}{hint}") from error
+        assert not isinstance(parts, IterableDatasetDict)
+        return parts
+
+    def input_type(self, options: dict[str, Any]) -> str:
+        """As given, or as the features of the dataset say."""
+        if options["input_type"] is None:
+            parts = self._load(options["hub_config"])
+            kinds = _kinds(next(iter(parts.values())).features)
+            named = options["input_column"]
+            files = {kind for name, kind in kinds.items() if kind in PATCH_SIZES and named in (None, name)}
+            options["input_type"] = files.pop() if len(files) == 1 else "text"
+        options["patch_size"] = options["patch_size"] or PATCH_SIZES.get(options["input_type"], 4)
+        return options["input_type"]
+
+    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+        """All splits; their names are in the column ``__split__``."""
+        log(f"{self.where} with datasets")
+        records: list[dict[str, Any]] = []
+        kinds: dict[str, str] = {}
+        for name, part in self._load(args.options["hub_config"]).items():
+            kinds |= _kinds(part.features)
+            for record in _plain(part):
+                records.append({**record, SPLIT: str(name)})
+        table = Table(frame_of(records), {"kind": "hub", "config": args.options["hub_config"]}, kinds=kinds)
+        if left := self._not_loaded(args.options["hub_config"]):
+            table.odd[f"files of the folder that datasets does not load ({', '.join(left[:3])})"] = len(left)
+        return table
+
+    def _not_loaded(self, config: str | None) -> list[str]:
+        """Data files of a folder on this machine that belong to no split."""
+        from datasets import load_dataset_builder
+
+        folder = Path(self.where).expanduser()
+        if not folder.is_dir():
+            return []
+        files = load_dataset_builder(str(folder), config).config.data_files or {}
+        loaded = {Path(str(file)).name for part in files.values() for file in part}
+        there = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "_")))
+        return sorted(printable(path.name) for path in there if path.suffix in DATA_FILES and path.name not in loaded)
+
+
+def _kinds(features: Any) -> dict[str, str]:
+    """Columns whose type the dataset names."""
+    from datasets import Audio, ClassLabel, Image
+
+    known = ((Image, "image"), (Audio, "audio"), (ClassLabel, "classes"))
+    return {name: kind for name, feature in features.items() for one, kind in known if isinstance(feature, one)}
+
+
+def _plain(part: Any) -> Any:
+    """Records with names of classes, and pictures and sounds as bytes or names of files."""
+    from datasets import Audio, ClassLabel, Image
+
+    features = part.features
+    for name, feature in features.items():
+        if isinstance(feature, (Image, Audio)):
+            part = part.cast_column(name, type(feature)(decode=False))
+    labels = {name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)}
+    lists = {
+        name: feature.feature for name, feature in features.items() if isinstance(getattr(feature, "feature", None), ClassLabel)
+    }
+    files = {name for name, feature in features.items() if isinstance(feature, (Image, Audio))}
+    for record in part:
+        for name, feature in labels.items():
+            record[name] = class_name(feature, record[name])
+        for name, feature in lists.items():
+            if record[name] is not None:
+                record[name] = [class_name(feature, value) for value in record[name]]
+        for name in files:
+            cell = record[name] or {}
+            record[name] = cell.get("bytes") or cell.get("path")
+        yield record
+
+
+def csv_task(where: str) -> OwnTask:
+    """The task of a user's own table."""
+    return TextRows(FileReader(where), TableArguments)
+
+
+def hub_task(where: str) -> OwnTask:
+    """The task of a dataset of the Hub."""
+    return TextRows(HubReader(where), HubArguments)
+
+
+TASKS.register("csv:FILE")(csv_task)  # type: ignore[arg-type]
+TASKS.register("hub:NAME")(hub_task)  # type: ignore[arg-type]
