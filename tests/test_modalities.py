@@ -313,7 +313,7 @@ def test_bad_files_are_listed_up_to_a_share(tmp_path: Path, home: Path) -> None:
 def test_shards_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch) -> None:
     from fpt.tasks.cifar10 import Cifar10
 
-    monkeypatch.setattr("fpt.data.cache.SHARD", 32)
+    monkeypatch.setattr("fpt.data.features.SHARD", 32)
     encode, count = Cifar10.encode, []
 
     def stop_in_the_third(self, rows, **kwargs):
@@ -336,7 +336,7 @@ def test_shards_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch) ->
 
 
 def test_several_processes_make_the_same_features(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fpt.data.cache.SHARD", 64)
+    monkeypatch.setattr("fpt.data.features.SHARD", 64)
     write_cifar10(tmp_path)
     one = prepared_of(arguments("cifar10", tmp_path, cache_dir=str(tmp_path / "one")))
     two = prepared_of(arguments("cifar10", tmp_path, cache_dir=str(tmp_path / "two"), num_proc=2))

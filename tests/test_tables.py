@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from own_data import NUMBERS, SMILES, TEXT, labels_of, prepared, told, values_of, write
 
+from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of, is_number, number_of
-from fpt.data.table import TableOptions, read_table
+from fpt.data.table import TableOptions
 from fpt.errors import FPTError, RejectedRows
 
 ROWS = [(f"a {'good' if i % 2 else 'bad'} film, number {i} café", "pos" if i % 2 else "neg") for i in range(40)]

@@ -100,7 +100,7 @@ def test_second_preparation_comes_from_arrow_without_reading_or_tokenizing(data_
         raise AssertionError("the work was repeated")
 
     monkeypatch.setattr(Cyp3a4, "split", fail)
-    monkeypatch.setattr("fpt.data.cache._encode", fail)
+    monkeypatch.setattr("fpt.data.features._encode", fail)
     log: list[str] = []
     second = prepare(TASK, args, 1, log.append)
     assert any("same content" in line for line in log)

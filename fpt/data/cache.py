@@ -6,12 +6,10 @@ rejected rows and a manifest. It appears whole or not at all. Its key is a hash 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,28 +17,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, concatenate_datasets, load_from_disk
-from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-from tqdm import tqdm
+from datasets import Dataset, load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fpt.args import DataArguments, changed
+from fpt.args import DataArguments
+from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer
 from fpt.errors import FPTError
 from fpt.files import alone, cache_home, new_folder, slug, write_json
-from fpt.inputs import Input, Patches, Tokens, input_from_dict
+from fpt.inputs import Input, Patches, input_from_dict
 from fpt.outputs import Classes, Output, output_from_dict
-from fpt.tasks import SPLITS, Examples, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.tasks import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
-# Rows that are preprocessed at a time; what is done of them survives a stop.
-SHARD = 2048
-# Numbers that means are computed of at a time.
-VALUES = 1 << 21
-Lengths = Sequence[int] | np.ndarray
 
 
 @dataclass
@@ -188,14 +180,14 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
     words = getattr(getattr(task, "modality", None), "words", True)
     tokenizer = build_tokenizer(texts, args, words) if texts is not None else None
     work.mkdir(parents=True, exist_ok=True)
-    with _no_bars_of_datasets():
+    with no_bars_of_datasets():
         try:
-            arrows, rejected = _features(examples, work, task, args, tokenizer)
+            arrows, rejected = encode_splits(examples, work, task, args, tokenizer)
             check_rejected(rejected, examples.total, args.max_bad_fraction, source.origin)
             _check_not_empty(arrows, source)
             _check_classes(arrows["train"], examples.output, source)
             primary, why = _primary_metric(task, examples.output, arrows["valid"])
-            inputs = _describe_input(task, args, tokenizer, arrows["train"])
+            inputs = describe_input(task, args, tokenizer, arrows["train"])
         except FPTError:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -267,66 +259,6 @@ def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
     return Prepared(task, args, splits, Patches(task.dim(args)), output, None, manifest, rejected_rows([]))
 
 
-def _features(
-    examples: Examples, work: Path, task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[dict[str, Dataset], pd.DataFrame]:
-    """Features of each split, and the rows that could not be used."""
-    arrows, rejected = {}, [examples.rejected]
-    for name, rows in examples.splits.items():
-        # Other ways to write an input are for training alone.
-        arrow = _encode(rows, name, work, task, args if name == "train" else changed(args, augment=0), tokenizer)
-        good = np.array([not reason for reason in arrow["reason"]], dtype=bool)
-        rejected.append(_bad_rows(arrow, ~good))
-        arrows[name] = arrow if good.all() else arrow.select(np.flatnonzero(good))
-    return arrows, pd.concat([part for part in rejected if len(part)] or rejected[:1], ignore_index=True)
-
-
-def _encode(
-    rows: Dataset, name: str, work: Path, task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
-) -> Dataset:
-    """Features of a split, made shard by shard into Arrow files of `work`; shards that are there are taken."""
-    keep = [c for c in ("id", "text", "label") if c in rows.column_names]
-    processes = args.num_proc or os.cpu_count() or 1
-    shards = []
-    with tqdm(total=len(rows), desc=f"preprocessing {name}", unit="row", dynamic_ncols=True) as bar:
-        for start in range(0, len(rows), SHARD):
-            shard = rows.select(range(start, min(start + SHARD, len(rows))))
-            shards.append(
-                shard.map(
-                    task.encode,
-                    batched=True,
-                    batch_size=256,
-                    fn_kwargs={"args": args, "tokenizer": tokenizer},
-                    remove_columns=[c for c in rows.column_names if c not in keep],
-                    # A process costs more to start than a few rows of text take.
-                    num_proc=processes if processes > 1 and len(rows) > SHARD and task.slow else None,
-                    cache_file_name=str(work / f"{name}-{start:09d}.arrow"),
-                    load_from_cache_file=True,
-                )
-            )
-            bar.update(len(shard))
-    return concatenate_datasets(shards)
-
-
-@contextlib.contextmanager
-def _no_bars_of_datasets() -> Iterator[None]:
-    """`datasets` shows a bar for each shard and each file; ours is one for each split."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
-
-
-def _bad_rows(arrow: Dataset, bad: np.ndarray) -> pd.DataFrame:
-    rows = arrow.select(np.flatnonzero(bad))
-    texts = rows["text"] if "text" in rows.column_names else [""] * len(rows)
-    found = zip(rows["id"], texts, rows["reason"], strict=True)
-    return rejected_rows([{"row": "", "id": i, "text": text, "reason": reason} for i, text, reason in found])
-
-
 def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:
     for name in SPLITS:
         if not len(splits[name]):
@@ -354,32 +286,6 @@ def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, st
     if why is None:
         return usual, None
     return "loss", f"{usual} is not defined on the validation split ({why}): the model is picked by its loss there"
-
-
-def _describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset) -> Input:
-    if (own := task.input(args)) is not None:
-        return own
-    if tokenizer is not None:
-        return Tokens(len(tokenizer), tokenizer.pad_token_id)
-    dim = task.dim(args)
-    return Patches(dim, *_moments(train, dim if task.standardise == "each" else None))
-
-
-def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the values of a split: one of each, or one for each of `dim` numbers of a token.
-
-    They are computed in a stream, in float64; memory does not grow with the size of a sample.
-    """
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler()
-    values = rows.select_columns(["values"]).with_format("numpy")
-    batch_size = max(1, VALUES // max(1, len(values[0]["values"])))
-    for batch in values.iter(batch_size=batch_size):
-        scaler.partial_fit(np.concatenate(list(batch["values"]), dtype=np.float64, casting="unsafe").reshape(-1, dim or 1))
-    mean, std = scaler.mean_, np.sqrt(scaler.var_)
-    # A number that never changes says nothing, whatever it is divided by; how small it is does not matter.
-    return tuple(mean.tolist()), tuple(np.where(std > 1e-12 * np.abs(mean), std, 1.0).tolist())
 
 
 def _key(request: dict[str, Any], source: Source) -> str:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from fpt.data.files import read_table
 from fpt.data.schema import SPLIT
 from fpt.data.splits import split_name
-from fpt.data.table import Bad, Table, cell_text, read_table
+from fpt.data.table import Bad, Table, cell_text
 from fpt.errors import FPTError
 from fpt.files import sha256_file
 

@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.baselines import Network
+from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
 from fpt.data.schema import Schema, schema_from_dict
-from fpt.data.table import Table, TableOptions, cell_text, printable, read_table
+from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.evaluation.predict import predict
 from fpt.inputs import input_from_dict

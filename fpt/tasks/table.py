@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments, arg
+from fpt.data.files import class_name, read_table
 from fpt.data.schema import SPLIT
-from fpt.data.table import Table, TableOptions, class_name, frame_of, printable, read_table
+from fpt.data.table import Table, TableOptions, frame_of, printable
 from fpt.errors import FPTError
 from fpt.tasks import TASKS
 from fpt.tasks.audio import AudioOptions
@@ -83,7 +84,7 @@ class FileReader(Reader):
         return f"{self.kind}:{Path(self.where).expanduser().name}"
 
     def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
-        """As `fpt.data.table.read_table`; relative names of files are beside it."""
+        """As `fpt.data.files.read_table`; relative names of files are beside it."""
         path = Path(self.where).expanduser()
         if not path.is_file() and args.data_dir:
             path = Path(args.data_dir).expanduser() / path.name

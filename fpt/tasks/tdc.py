@@ -25,9 +25,9 @@ from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.data import duplicates
+from fpt.data.files import read_table as table_of
 from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.data.table import printable
-from fpt.data.table import read_table as table_of
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, package_folder
 from fpt.outputs import Classes, Output, Value

@@ -1,0 +1,135 @@
+"""Text tables: their delimiter, and records that do not fit the header: they are rejected one by one, never shifted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fpt.data.table import Bad, Table, cell_text, printable
+from fpt.errors import FPTError
+
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+NAMED_DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "bar": "|", "pipe": "|", "space": " "}
+# Records that decide which delimiter a file has.
+PROBED = 200
+
+
+def named_delimiter(delimiter: str | None) -> str | None:
+    """The character that ``--delimiter`` names.
+
+    Raises:
+        FPTError: it is not one character.
+    """
+    if delimiter is None:
+        return None
+    found = NAMED_DELIMITERS.get(delimiter, delimiter)
+    if len(found) != 1 or found in '"\r\n':
+        raise FPTError(f"--delimiter {delimiter!r} must be one character, or one of {', '.join(NAMED_DELIMITERS)}")
+    return found
+
+
+def read_delimited(found: tuple[str, str], path: Path, delimiter: str | None, by_ending: str | None) -> Table:
+    text, encoding = found
+    csv.field_size_limit(sys.maxsize)
+    told = re.match(r"sep=(.)\r?\n", text)  # what Excel writes and reads
+    if told:
+        text, delimiter = text[told.end() :], delimiter or told[1]
+    delimiter = delimiter or _delimiter_of(text, by_ending, path)
+    about = {"kind": "text", "delimiter": DELIMITERS.get(delimiter, delimiter), "encoding": encoding}
+    try:
+        records = _records(text, delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error as error:
+        if delimiter != "\t":
+            raise FPTError(
+                f"{path} can't be read as a table: {error}; a cell that begins with a quote must end with one, and quotes in it"
+                " are doubled"
+            ) from error
+        # Tab-separated files often know no quoting at all.
+        records = _records(text, delimiter, csv.QUOTE_NONE)
+        about["quotes"] = "read as they are"
+    return fit_records(records, about, path)
+
+
+def _delimiter_of(text: str, by_ending: str | None, path: Path) -> str:
+    """The delimiter that gives the same number of columns in all of the first records.
+
+    Raises:
+        FPTError: several do, and the file's ending does not say which.
+    """
+    sample = text[:200_000]
+    fits, in_header = [], []
+    for delimiter in DELIMITERS:
+        widths = _widths(sample, delimiter)
+        if widths and widths[0] > 1:
+            in_header.append(delimiter)
+            # Commas at the end of rows, and rows that are too short, are another matter than a wrong delimiter.
+            if sum(width == widths[0] for width in widths) > len(widths) / 2:
+                fits.append(delimiter)
+    if by_ending in in_header and (by_ending in fits or not fits):
+        return by_ending or ","
+    if len(fits) == 1:
+        return fits[0]
+    if not fits and not in_header:
+        return by_ending or ","  # one column
+    names = " or ".join(DELIMITERS[d] for d in fits or in_header)
+    raise FPTError(
+        f"{path} may be separated by {names}; pass --delimiter, for example --delimiter {DELIMITERS[(fits or in_header)[0]]}"
+    )
+
+
+def _widths(sample: str, delimiter: str) -> list[int]:
+    widths: list[int] = []
+    try:
+        for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
+            if record:
+                widths.append(len(record))
+            if len(widths) > PROBED:
+                break
+    except csv.Error:
+        pass
+    return widths[:-1] if len(widths) > 2 and len(sample) == 200_000 else widths
+
+
+def _records(text: str, delimiter: str, quoting: Any) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True))
+
+
+def _blank(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def fit_records(records: list[list[Any]], about: dict[str, Any], path: Path) -> Table:
+    """Records as rows of the header's columns; one that has more or fewer cells is rejected."""
+    odd: Counter[str] = Counter()
+    full = [record for record in records if not all(map(_blank, record))]
+    if not full:
+        raise FPTError(f"{path} can't be read as a table: it is empty; expected a header line and one sample per row")
+    blank = len(records) - len(full)
+    header, rows, numbers, rejected = [cell_text(cell) for cell in full[0]], [], [], []
+    width = len(header)
+    while not header[width - 1].strip():
+        width -= 1
+    # A comma after the last name: the column is there, and counts where a row has something in it.
+    unnamed = len(header) - width
+    for number, record in enumerate(full[1:], 1):
+        while len(record) > width and _blank(record[-1]):
+            record = record[:-1]
+            odd["empty cells beyond the last column"] += not unnamed
+        if len(record) == width:
+            rows.append(record)
+            numbers.append(number)
+        else:
+            shown = printable(" | ".join(map(cell_text, record)), 200)
+            rejected.append(Bad(number, f"row-{number}", shown, f"{len(record)} cells where the header has {width}"))
+    header = header[:width]
+    breaks = sum("\n" in cell for row in rows for cell in row if isinstance(cell, str))
+    odd.update({"blank rows": blank, "cells with line breaks": breaks})
+    frame = pd.DataFrame(rows, columns=header, index=numbers, dtype=object)
+    return Table(frame, about, rejected, +odd)
