@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from transformers import HfArgumentParser
 
-from fpt.errors import FPTError
+from fpt.errors import FPTError, did_you_mean
 
 T = TypeVar("T")
 
@@ -175,7 +175,11 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 def parse(description: str, *kinds: Any) -> tuple[Any, ...]:
     """Parse ``sys.argv`` into one instance of each dataclass in `kinds`."""
     parser = HfArgumentParser(kinds, description=description, allow_abbrev=False, formatter_class=Help)
-    return parser.parse_args_into_dataclasses(sys.argv[1:])
+    *found, unknown = parser.parse_args_into_dataclasses(sys.argv[1:], return_remaining_strings=True)
+    if unknown:
+        known = [word for action in parser._actions for word in action.option_strings]
+        raise FPTError(f"unknown argument {unknown[0]!r}{did_you_mean(unknown[0], known)}; --help lists all")
+    return tuple(found)
 
 
 def parse_training(description: str, *more: type) -> tuple[Any, ...]:

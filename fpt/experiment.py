@@ -108,7 +108,7 @@ class Cell:
     def results(self) -> dict[str, Any] | None:
         """Its results, when it is finished."""
         try:
-            return json.loads((self.folder / RESULTS_FILE).read_text())
+            return json.loads((self.folder / RESULTS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from fpt.data.table import printable
 from fpt.errors import FPTError
 from fpt.results import RESOLUTION, Scores, bit_metrics, classification_metrics, constant, multilabel_metrics, regression_metrics
 
@@ -340,7 +341,7 @@ def _decimals(scale: float, digits: int) -> int:
 def _counts(names: Sequence[str], counts: np.ndarray, what: str) -> str:
     """How many samples have each class or label."""
     if len(names) <= DESCRIBED:
-        return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+        return ", ".join(f"{printable(name, 30)} {count:,}" for name, count in zip(names, counts, strict=True))
     empty = int((counts == 0).sum())
     return f"{len(names):,} {what} of {counts.min():,} to {counts.max():,} samples{f', {empty:,} of none' if empty else ''}"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from fpt.args import TrainArguments
+from fpt.args import TrainArguments, flat
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.evaluation.predict import write_csv
@@ -39,13 +39,14 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
     Raises:
         FPTError: as said.
     """
-    if output.exists() and not output.is_dir():
-        raise FPTError(f"--output_dir {output} is a file; give a folder")
+    for folder in (output, *output.parents):
+        if folder.exists() and not folder.is_dir():
+            raise FPTError(f"--output_dir {output}: {folder} is a file; give a folder")
     if args.resume and args.overwrite:
         raise FPTError("--resume and --overwrite exclude each other; give one")
     if args.resume:
         try:
-            before = json.loads((output / RUN_FILE).read_text())
+            before = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from None
         total = before.get("global_batch_size", arguments["global_batch_size"])
@@ -54,6 +55,7 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
                 f"--resume: the run in {output} takes batches of {total} samples over all processes, not of"
                 f" {arguments['global_batch_size']}; change --per_device_batch_size so that they stay the same"
             )
+        before, arguments = flat(before), flat(arguments)
         other = [k for k, v in arguments.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
         if other:
             told = ", ".join(f"--{k} {before[k]} (now {arguments[k]})" for k in other)
@@ -87,7 +89,7 @@ def check_same_data(output: Path, prepared: Prepared) -> None:
     Raises:
         FPTError: as said.
     """
-    before, now = json.loads((output / RUN_FILE).read_text()).get(DATA_KEY), data_key(prepared)
+    before, now = json.loads((output / RUN_FILE).read_text(encoding="utf-8")).get(DATA_KEY), data_key(prepared)
     if before is None and not isinstance(prepared.task, GeneratedTask):
         raise FPTError(
             f"--resume: the run in {output} was started by an earlier version, which prepared its data otherwise; start a new run"

@@ -126,7 +126,9 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     accelerator = training_accelerator(args, output)
     log = accelerator.print
     check_together(args, accelerator)
-    shared = {**as_dict(data), **as_dict(model_args), "global_batch_size": args.per_device_batch_size * accelerator.num_processes}
+    # The task's own options with their defaults, so that a continuation can be held against them.
+    shared = {**as_dict(data), "options": resolved.options, **as_dict(model_args)}
+    shared["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
     arguments = [{**shared, **as_dict(own)} for own in each]
     for own, told in zip(each, arguments, strict=True):
         claim_output_dir(Path(own.output_dir or output), own, told)
@@ -276,7 +278,10 @@ def _start_outputs(job: Job) -> None:
         raise FPTError(f"another run is writing to --output_dir {output}; wait for it, or give another folder")
 
     if job.accelerator.is_main_process:
-        job.held.enter_context(alone(output / LOCK, taken))
+        try:
+            job.held.enter_context(alone(output / LOCK, taken))
+        except OSError as error:
+            raise FPTError(f"--output_dir {output} can't be written: {error.strerror or error}") from error
         # What another run may have left since this one began.
         claim_output_dir(output, job.args, job.arguments)
         if job.args.resume:

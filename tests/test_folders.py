@@ -198,7 +198,7 @@ def test_a_hub_dataset_of_pictures_is_pictures(tmp_path: Path) -> None:
     found = prepared(f"hub:{tmp_path / 'set'}", {**SMALL, "label_column": "label"})
     assert (found.input.dim, found.manifest["rows"]["test"]) == (48, 24)
     assert found.output.label_names == ("cats", "dogs")
-    with pytest.raises(FPTError, match="column 'image' of hub:set holds image files; pass --input_type image"):
+    with pytest.raises(FPTError, match="column 'image' of hub:set holds names of image files; pass --input_type image"):
         prepared(f"hub:{tmp_path / 'set'}", {**SMALL, "label_column": "label", "input_type": "text", "input_column": "image"})
 
 

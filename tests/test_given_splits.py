@@ -63,8 +63,11 @@ def test_a_split_column_is_guessed_told_and_can_be_left_alone(tmp_path: Path) ->
     assert (own.split_method, own.manifest["rows"]["train"]) == ("stratified", 84)
     assert "the splits that the data names are not used (--split stratified)" in told(own)
     assert prepared(f"csv:{path}", {**TEXT, "split_column": "none"}).split_method == "stratified"
-    odd = write(tmp_path / "y.csv", ["text", "label", "split"], split_rows(["train", "north", "test"]))
-    assert prepared(f"csv:{odd}", TEXT).split_method == "stratified"  # not only names of splits
+    odd = prepared(f"csv:{write(tmp_path / 'y.csv', ['text', 'label', 'split'], split_rows(['train', 'north', 'test']))}", TEXT)
+    assert odd.split_method == "given; valid cut from train (stratified)"
+    assert "40 rows of the split 'north' are not used" in told(odd)
+    none = write(tmp_path / "v.csv", ["text", "label", "split"], split_rows(["east", "north"]))
+    assert prepared(f"csv:{none}", TEXT).split_method == "stratified"
     with pytest.raises(FPTError, match="no labelled training rows"):
         prepared(
             f"csv:{write(tmp_path / 'z.csv', ['text', 'label', 'split'], split_rows(['val', 'test']))}",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from own_data import NUMBERS, TEXT, labels_of, prepared, texts, told, write
 
-from fpt.data.labels import LabelOptions, LabelSchema, read_labels
+from fpt.data.classes import LabelOptions
+from fpt.data.labels import LabelSchema, read_labels
 from fpt.errors import FPTError, RejectedRows
 from fpt.outputs import Classes, MultiLabel, Value
 

@@ -511,11 +511,11 @@ def test_own_tables(tmp_path: Path, options: dict, kind: type) -> None:
             {"input_column": "txt", "label_column": "kind"},
             "column 'txt' .did you mean 'text'.*give --input_column",
         ),
-        (own_rows(), {"input_column": "text"}, "give --label_column, one of text"),
+        (own_rows(), {"input_column": "text"}, "give --label_column, one of smiles"),
         (own_rows(), {"input_column": "text", "label_column": "kind", "input_type": "txt"}, "unknown --input_type 'txt'"),
         ([{"text": "a", "kind": "b"}] * 9, {"input_column": "text", "label_column": "kind"}, r"one class only .'b'."),
         ([{"text": "a", "kind": ""}] * 9, {"input_column": "text", "label_column": "kind"}, "no row with a label"),
-        (own_rows(6), {"input_column": "text", "label_column": "kind"}, "can't be split"),
+        (own_rows(5), {"input_column": "text", "label_column": "kind"}, "can't be split"),
     ],
 )
 def test_a_table_that_can_not_be_used_says_why(tmp_path: Path, rows: list[dict], options: dict, message: str) -> None:

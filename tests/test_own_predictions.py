@@ -211,7 +211,8 @@ def test_a_checkpoint_from_before_schemas_still_reads(trained, tmp_path: Path) -
     }
     (tmp_path / "old" / "config.json").write_text(json.dumps(config))
     first, second = (
-        predict(folder, write(tmp_path / "x.csv", ["text"], texts()[:5])) for folder in (trained["text"], tmp_path / "old")
+        predict(folder, write(tmp_path / "x.csv", ["text"], [(t,) for t, _ in texts()[:5]]))
+        for folder in (trained["text"], tmp_path / "old")
     )
     assert list(first.prediction) == list(second.prediction)
 

@@ -56,7 +56,7 @@ NUMBERS = "--dataset csv:numbers.csv --input_type numbers --input_column x --lab
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--output_dir file", "--output_dir file is a file; give a folder"),
+        ("--output_dir file", "--output_dir file: file is a file; give a folder"),
         ("--resume True --overwrite True", "exclude each other"),
         ("--dropout 1.5", r"--dropout 1.5 must be in \[0, 1\)"),
         ("--model morgan --save_full True", "fitted at once; it has no checkpoint"),

@@ -224,7 +224,7 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
 
 def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
     """Open a cache entry; nothing is copied into memory."""
-    manifest = json.loads((entry / "manifest.json").read_text())
+    manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
     rejected = pd.read_csv(entry / "rejected.csv", dtype=str, keep_default_na=False)
     total = sum(manifest["rows"].values()) + manifest["rejected"]
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
@@ -295,7 +295,7 @@ def _key(request: dict[str, Any], source: Source) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -127,9 +127,47 @@ def fit_records(records: list[list[Any]], about: dict[str, Any], path: Path) -> 
             numbers.append(number)
         else:
             shown = printable(" | ".join(map(cell_text, record)), 200)
-            rejected.append(Bad(number, f"row-{number}", shown, f"{len(record)} cells where the header has {width}"))
+            reason = f"{len(record)} cells where the header has {width}"
+            rejected.append(Bad(number, f"row-{number}", shown, reason, tuple(record[:width])))
     header = header[:width]
+    _check_row_names(full, width, path)
+    _check_quotes(rows, numbers, about.get("delimiter", ""), path)
     breaks = sum("\n" in cell for row in rows for cell in row if isinstance(cell, str))
     odd.update({"blank rows": blank, "cells with line breaks": breaks})
     frame = pd.DataFrame(rows, columns=header, index=numbers, dtype=object)
     return Table(frame, about, rejected, +odd)
+
+
+def _check_row_names(records: list[list[Any]], width: int, path: Path) -> None:
+    """Refuse rows that begin with their number where the header does not: one cell more is not one at the end.
+
+    Raises:
+        FPTError: as said.
+    """
+    body = records[1:]
+    longer = len(body) > 2 and all(len(record) == width + 1 for record in body)
+    numbered = [str(record[0]) for record in body] == [str(i + 1) for i in range(len(body))]
+    if longer and numbered and len(records[0]) == width:
+        raise FPTError(
+            f"{path}: rows have {width + 1} cells and begin with their number, the header has {width} names; name the first"
+            " column, or remove it"
+        )
+
+
+def _check_quotes(rows: list[list[Any]], numbers: list[int], delimiter: str, path: Path) -> None:
+    """Refuse a quote that has swallowed records: lines within one cell that look like records themselves.
+
+    Raises:
+        FPTError: as said.
+    """
+    sign = {name: sign for sign, name in DELIMITERS.items()}.get(delimiter, delimiter)
+    for number, row in zip(numbers, rows, strict=True):
+        for cell in row:
+            if not isinstance(cell, str) or cell.count("\n") < 3 or not sign or len(row) < 2:
+                continue
+            lines = cell.split("\n")[1:-1]
+            if sum(line.count(sign) == len(row) - 1 for line in lines) > 0.8 * len(lines):
+                raise FPTError(
+                    f"{path}: a cell of record {number} holds {len(lines):,} lines that look like records: a quote that opens"
+                    " there is closed far below. Close it, or double it where it is part of the text"
+                )

@@ -63,9 +63,10 @@ def read_table(path: Path, options: TableOptions = AS_IT_IS) -> Table:
         raise FPTError(f"{path} has a header line and no rows; add one sample per row")
     if len(table.rejected) > len(table.rows):
         bad, count = table.rejected[0], len(table.rejected)
+        more = ", and is --delimiter right" if table.format["kind"] == "text" else ""
         raise FPTError(
             f"{path}: {count:,} of {count + len(table.rows):,} records can't be read, the first one is record {bad.row}"
-            f" ({bad.reason}); is the first line the header, and is --delimiter right?"
+            f" ({bad.reason}); is the first line the header{more}?"
         )
     return table
 
@@ -154,6 +155,8 @@ def _parquet(path: Path) -> Table:
 
     try:
         table = parquet.read_table(path)
+        odd = [field.name for field in table.schema if pyarrow.types.is_map(field.type)]
+        table = table.drop_columns(odd)
         features = Features.from_arrow_schema(table.schema)
     except (pyarrow.ArrowException, ValueError, TypeError, KeyError) as error:
         raise FPTError(f"{path} can't be read as Parquet: {printable(str(error), 120)}") from error
@@ -164,7 +167,8 @@ def _parquet(path: Path) -> Table:
             kinds[name] = "classes"
             for record in records:
                 record[name] = class_name(feature, record[name])
-    return Table(frame_of(records, list(features)), {"kind": "parquet"}, kinds=kinds)
+    seen = Counter({"columns of maps, which are not read": len(odd)}) if odd else Counter()
+    return Table(frame_of(records, list(features)), {"kind": "parquet"}, odd=seen, kinds=kinds)
 
 
 def class_name(feature: Any, value: Any) -> str | None:
@@ -182,14 +186,16 @@ def _excel(path: Path, sheet: str | None) -> Table:
         if sheet is not None and sheet not in names:
             raise FPTError(f"{path} has no sheet {sheet!r}; it has {', '.join(names)}")
         chosen = sheet or names[0]
+        # What the file says of the sheet's size may be less than there is.
+        book[chosen].reset_dimensions()
         records = [[_excel_cell(cell) for cell in row] for row in book[chosen].iter_rows(values_only=True)]
     except FPTError:
         raise
     except Exception as error:  # of many kinds: zip, XML and openpyxl's own
         raise FPTError(f"{path} can't be read as an Excel file ({printable(str(error))}); save it as CSV") from error
-    table = fit_records(
-        [["" if cell is None else cell for cell in row] for row in records], {"kind": "excel", "delimiter": ""}, path
-    )
+    width = max(map(len, records), default=0)  # empty cells at the end of a row need not be in the file
+    padded = [["" if cell is None else cell for cell in row] + [""] * (width - len(row)) for row in records]
+    table = fit_records(padded, {"kind": "excel"}, path)
     others = len(names) - 1
     table.format = {"kind": "excel", "sheet": chosen}
     if others and sheet is None:
@@ -209,6 +215,9 @@ def _names(header: list[str], path: Path) -> list[str]:
         FPTError: a name occurs twice.
     """
     names = [unicodedata.normalize("NFC", name).strip().strip("\ufeff") or f"column_{i + 1}" for i, name in enumerate(header)]
+    for name in ("__split__", "__sha__"):
+        if name in names:
+            raise FPTError(f"{path} has a column {name!r}, a name that is used here; rename it")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise FPTError(f"{path} has the column {twice[0]!r} {names.count(twice[0])} times; rename all but one")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from fpt.data.schema import SPLIT
 from fpt.data.splits import split_name
 from fpt.data.table import Bad, Table, cell_text
 from fpt.errors import FPTError
-from fpt.files import sha256_file
+from fpt.files import fs_name, sha256_file
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -70,10 +70,20 @@ def read_folder(
         raise FPTError(f"{root} holds no files {shown} in folders of their class{other}")
     files, unread_in = _unwrap(files, unread)
     if metadata:
-        rows = _by_metadata(files, metadata, root, odd)
+        rows = _by_metadata(files, metadata, root, odd, column)
+        if not any(row.path.exists() for row in rows):
+            first = rows[0].path.name if rows else "none"
+            raise FPTError(
+                f"{root}: none of {len(rows):,} rows of metadata names a file that is there (first: {_shown(first)!r})"
+            )
     else:
         _check_read(unread_in, files)
         rows = _by_folder(files, level)
+        if not any(row.label for row in rows):
+            raise FPTError(
+                f"{root}: no file is in a folder of its class; expected {root.name}/CLASS/FILE, or metadata.csv with the columns"
+                " file_name and label"
+            )
     log(f"hashing {len(rows):,} files")
     return _table(rows, root, column, odd, bool(metadata))
 
@@ -112,15 +122,19 @@ def _walk(
                 folders.remove(name)
                 odd[f"files in {_shown(name)}, which is not a class (--skip_folders)"] += _count(Path(where) / name)
         folders.sort()
+        if inside and not folders and not names:
+            odd[f"empty folders ({_shown(inside[-1])})"] += 1
         for name in sorted(names):
             path = Path(where) / name
             ending = path.suffix.lower()
             if name in METADATA:
+                if inside in metadata:
+                    raise FPTError(f"{Path(where)} holds both {metadata[inside].name} and {name}; keep one")
                 metadata[inside] = path
             elif name.startswith((".", "__")):
                 odd["hidden files"] += 1
-            elif not path.exists():
-                odd["broken links"] += 1
+            elif not path.is_file():
+                odd["things that are no files" if path.exists() else "broken links"] += 1
             elif ending in suffixes:
                 files.append(Found(path, inside))
             else:
@@ -170,6 +184,13 @@ def _by_folder(files: Sequence[Found], level: str | None) -> list[Row]:
         rest = tuple(name for i, name in enumerate(found.folders) if i != where)
         rows.append(Row(found.path, "", split, {}))
         classes.append(rest)
+    names = {rest[0] for rest in classes if len(rest) == 1}
+    meant = {split_name(name) for name in names}
+    if where is None and len(names) > 1 and "train" in meant and "" not in meant:
+        raise FPTError(
+            f"the folders {', '.join(sorted(names))} hold files and no folders of classes; expected train/CLASS/FILE, or"
+            " metadata.csv in each"
+        )
     depths = {len(rest) for rest in classes if rest}
     if depths and (len(depths) > 1 or max(depths) > 1):
         classes = _one_level(classes, level)
@@ -182,6 +203,8 @@ def _split_level(files: Sequence[Found]) -> int | None:
     """Which folder level names splits: the first (``train/CLASS``), or the last (``CLASS/train``); None where there are none."""
     nested = [found.folders for found in files if found.folders]
     first = {folders[0] for folders in nested}
+    if len(first) > 1 and all(split_name(name) for name in first) and any(len(folders) > 1 for folders in nested):
+        return 0
     if any(split_name(name) == "train" for name in first) and any(len(f) > 1 for f in nested if split_name(f[0]) == "train"):
         return 0
     last = {folders[-1] for folders in nested if len(folders) > 1}
@@ -197,12 +220,9 @@ def _one_level(classes: Sequence[tuple[str, ...]], level: str | None) -> list[tu
         FPTError: it is not clear which folder names the class.
     """
     if level is None:
-        homes = defaultdict(set)
-        for rest in classes:
-            if rest:
-                homes[rest[-1]].add(rest[:-1])
+        # datasets takes the last one, torchvision the first.
         same_depth = len({len(rest) for rest in classes if rest}) == 1
-        if not same_depth or any(len(outer) > 1 for outer in homes.values()):
+        if not same_depth or len({rest[0] for rest in classes if rest}) > 1:
             example = _shown("/".join(sorted(classes, key=len)[-1]))
             raise FPTError(
                 f"folders are nested ({example}); pass --class_level first or --class_level last to say which one is the class"
@@ -211,14 +231,18 @@ def _one_level(classes: Sequence[tuple[str, ...]], level: str | None) -> list[tu
     return [(rest[at],) if rest else () for rest in classes]
 
 
-def _by_metadata(files: Sequence[Found], metadata: dict[tuple[str, ...], Path], root: Path, odd: Counter[str]) -> list[Row]:
+def _by_metadata(
+    files: Sequence[Found], metadata: dict[tuple[str, ...], Path], root: Path, odd: Counter[str], column: str
+) -> list[Row]:
     """Labels of metadata files; each row names its file relative to the metadata file's folder."""
+    reserved = {column, SHA, SPLIT, FILE_NAME}
     by_path = {found.path.resolve(): found for found in files}
     rows: list[Row] = []
     listed: set[Path] = set()
     for folders, path in metadata.items():
         table = read_table(path)
-        name = next((c for c in table.rows.columns if c == FILE_NAME or str(c).endswith("_" + FILE_NAME)), None)
+        names = [c for c in table.rows.columns if str(c).endswith("_" + FILE_NAME)]
+        name = FILE_NAME if FILE_NAME in table.rows else names[0] if len(names) == 1 else None
         if name is None:
             raise FPTError(
                 f"{path} has no column {FILE_NAME!r}, which names each row's file; it has {', '.join(table.rows.columns)}"
@@ -226,13 +250,17 @@ def _by_metadata(files: Sequence[Found], metadata: dict[tuple[str, ...], Path], 
         split = _split_among(folders)
         for record in table.rows.to_dict("records"):
             # Not followed out of the folder: a name may lead anywhere.
-            target = (path.parent / cell_text(record[name])).resolve()
+            if not cell_text(record[name]).strip():
+                odd["rows of metadata that name no file"] += 1
+                continue
+            target = (path.parent / fs_name(cell_text(record[name]).strip())).resolve()
             if not target.is_relative_to(root.resolve()) and target not in by_path:
                 odd["rows of metadata that name a file outside of the folder"] += 1
                 continue
             listed.add(target)
             inside = target.relative_to(root.resolve()).parts[:-1] if target.is_relative_to(root.resolve()) else ()
-            more = {str(k): v for k, v in record.items() if k != name}
+            # Names that are used here stay ours.
+            more = {f"metadata.{k}" if k in reserved else str(k): v for k, v in record.items() if k != name}
             rows.append(Row(by_path[target].path if target in by_path else target, None, split or _split_among(inside), more))
         odd["rows of metadata that could not be read"] += len(table.rejected)
     odd["files without a row in metadata"] += len(set(by_path) - listed)
@@ -256,7 +284,7 @@ def _table(rows: Sequence[Row], root: Path, column: str, odd: Counter[str], by_m
             rejected.append(Bad(number, name, "", sha[1:]))
             continue
         label = {} if by_metadata else {LABEL: row.label}
-        records.append({FILE_NAME: name, column: path.as_uri(), **label, **row.more, SPLIT: row.split, SHA: sha})
+        records.append({FILE_NAME: name, **row.more, column: path.as_uri(), **label, SPLIT: row.split, SHA: sha})
         numbers.append(number)
     frame = pd.DataFrame(records, index=numbers, dtype=object)
     if SPLIT in frame and not any(frame[SPLIT]):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fpt.data.numerals import MISSING, POINT, is_missing, is_number, number_of
+from fpt.data.classes import LEADING_ZERO, LabelOptions, as_label, in_order, one_name_each
+from fpt.data.numerals import COMMA, MISSING, POINT, is_missing, is_number, number_of
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError, did_you_mean
 
@@ -23,38 +24,9 @@ ROWS_PER_CLASS, UNEVEN = 3, 20
 # Texts of labels that mean no label only in a column of numbers: + and - are classes elsewhere.
 MARKS = ("-", "?", ".")
 SEPARATORS = ("|", ";", ",")
-POSITIVE = {
-    *("1", "true", "yes", "y", "t", "+", "positive", "pos", "active", "inhibitor", "toxic", "sick", "ill", "case", "present"),
-    *("hit", "binder", "spam", "malignant", "abnormal", "disease", "defect", "fail", "failed", "fraud", "dead", "mutagenic"),
-}
-NEGATIVE = {
-    *("0", "-1", "false", "no", "n", "f", "-", "negative", "neg", "inactive", "healthy", "control", "absent", "ham", "benign"),
-    *("normal", "ok", "good", "pass", "passed", "alive", "none", "nonbinder", "other"),
-}
-NOT = re.compile(r"(?:non|not|no|in|un)[ _-]?")
-TRUTH = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
-LEADING_ZERO = re.compile(r"[+-]?0\d")
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """What a user says of the label column; None leaves it to the cells.
-
-    Attributes:
-        type: one of `KINDS`.
-        positive: the class that AUROC and AUPRC are of.
-        delimiter: between the labels of a cell of several.
-        case: "keep" or "ignore" differences in case.
-        missing: lower-case texts that mean no label.
-        named: the classes are names already (folders, a Hub ClassLabel): nothing is converted, only empty means none.
-    """
-
-    type: str | None = None
-    positive: str | None = None
-    delimiter: str | None = None
-    case: str | None = None
-    missing: tuple[str, ...] | None = None
-    named: bool = False
+# A number of which only a bound is known, and one with a unit or a sign that is not one.
+CENSORED = re.compile(r"[<>≤≥~]=?\s*[+-]?\d[\d.,]*")
+UNIT = re.compile(r"[$€£]?\s*[+-]?\d[\d.,]*\s*(?:%|[a-zA-Zµ][a-zA-Z/]{0,5})?")
 
 
 @dataclass(frozen=True)
@@ -117,17 +89,40 @@ def read_labels(cells: Sequence[Any], options: LabelOptions, column: str, decima
     lists = [isinstance(cell, (list, tuple, np.ndarray)) for cell in cells]
     if any(lists):
         return _sets(cells, options, column, lists)
-    texts = [unicodedata.normalize("NFC", cell_text(cell)).strip() for cell in cells]
+    texts = [as_label(cell, decimal) for cell in cells]
     known = _known(texts, options, decimal)
     counts = Counter(text for text, has in zip(texts, known, strict=True) if has)
     if not counts:
         raise FPTError(f"column {column!r} has no row with a label")
-    kind = options.type or ("classes" if options.named else _guess(counts, column, decimal))
+    if not options.named and options.type in (None, "multilabel") and all(text[0] == "[" and text[-1] == "]" for text in counts):
+        parsed = [_literal(text, column) if has else None for text, has in zip(texts, known, strict=True)]
+        return _sets(parsed, options, column, [one is not None for one in parsed])
+    guess = "multilabel" if options.delimiter is not None else None
+    kind = options.type or guess or ("classes" if options.named else _guess(counts, column, decimal))
     if kind == "multilabel":
         return _texts_of_sets(texts, known, options, column)
     if kind == "number":
         return _numbers(texts, known, options, decimal)
-    return _classes(texts, known, counts, options, column, decimal)
+    labels = _classes(texts, known, counts, options, column, decimal)
+    merged = len({cell_text(cell) for cell in cells}) - len(set(texts)) if options.named else 0
+    if merged:
+        labels.notes.append(f"label {column!r}: {merged} names differ from others in white space or Unicode form only: one class")
+    return labels
+
+
+def _literal(text: str, column: str) -> list[Any]:
+    """A list as Python or JSON writes it.
+
+    Raises:
+        FPTError: it is none.
+    """
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise FPTError(
+            f"column {column!r}: the list {printable(text, 30)!r} can't be read; write a|b, or pass --label_type classes"
+        ) from error
+    return list(found)
 
 
 def _known(texts: Sequence[str], options: LabelOptions, decimal: str) -> list[bool]:
@@ -136,11 +131,12 @@ def _known(texts: Sequence[str], options: LabelOptions, decimal: str) -> list[bo
         return [bool(text) for text in texts]
     if options.missing is not None:
         return [not is_missing(text, ("", *options.missing)) for text in texts]
-    known = [not is_missing(text, set(MISSING) - set(MARKS)) for text in texts]
-    kept = {text for text, has in zip(texts, known, strict=True) if has}
-    if kept - set(MARKS) and all(is_number(text, decimal) for text in kept - set(MARKS)):
-        known = [has and text not in MARKS for text, has in zip(texts, known, strict=True)]
-    return known
+    marks = set(MISSING) - set(MARKS)
+    words = {text for text in texts if not is_missing(text, marks)}
+    # + and - are classes; - beside words or numbers is a gap.
+    if any(any(c.isalnum() for c in word) for word in words):
+        marks |= set(MARKS)
+    return [not is_missing(text, marks) for text in texts]
 
 
 def _guess(counts: Counter[str], column: str, decimal: str) -> str:
@@ -153,9 +149,12 @@ def _guess(counts: Counter[str], column: str, decimal: str) -> str:
     if any(LEADING_ZERO.match(text) for text in numeric):
         numeric = set()  # 00042 is a name
     if len(numeric) == len(counts):
+        _check_sets(counts, column, decimal)
         return _numbers_or_classes(counts, decimal)
-    if len(numeric) > MANY:
-        odd = [text for text in counts if text not in numeric]
+    odd = [text for text in counts if text not in numeric]
+    censored = [text for text in odd if CENSORED.fullmatch(text)]
+    with_units = sum(bool(UNIT.fullmatch(text)) and not is_number(text, decimal) for text in odd)
+    if len(numeric) > MANY or (censored and numeric) or with_units > MANY:
         shown = ", ".join(f"{printable(text, 20)!r}" for text in odd[:3])
         raise FPTError(
             f"column {column!r} has {sum(counts[t] for t in numeric):,} labels that are numbers and"
@@ -169,6 +168,24 @@ def _guess(counts: Counter[str], column: str, decimal: str) -> str:
             f"column {column!r} has {len(counts):,} texts in {rows:,} rows; pass --label_type classes if they are labels"
         )
     return "classes"
+
+
+def _check_sets(counts: Counter[str], column: str, decimal: str) -> None:
+    """Refuse 1,3 where it may be 1.3 or the labels 1 and 3.
+
+    Raises:
+        FPTError: as said.
+    """
+    parts = {part for text in counts for part in text.split(",")}
+    single = any("," not in text for text in counts)
+    if decimal == COMMA and single and len(parts) <= MANY and not any(LEADING_ZERO.match(part) for part in parts):
+        if not any("," in text for text in counts):
+            return
+        example = next(text for text in counts if "," in text)
+        raise FPTError(
+            f"labels of column {column!r} such as {example!r} may be numbers or sets of labels; pass --label_type number or"
+            " --label_type multilabel"
+        )
 
 
 def _numbers_or_classes(counts: Counter[str], decimal: str) -> str:
@@ -218,89 +235,17 @@ def _numbers(texts: Sequence[str], known: Sequence[bool], options: LabelOptions,
 def _classes(
     texts: Sequence[str], known: Sequence[bool], counts: Counter[str], options: LabelOptions, column: str, decimal: str
 ) -> Labels:
-    name_of = {text: text for text in counts} if options.named else _canonical(counts, options, column, decimal)
+    name_of = one_name_each(counts, options, column, decimal)
     merged: Counter[str] = Counter()
     for text, count in counts.items():
         merged[name_of[text]] += count
-    names, positive = _order(merged, options, column, decimal)
+    names, positive = in_order(merged, name_of, options, column, decimal)
     numbers = {name: number for number, name in enumerate(names)}
     values = [numbers[name_of[text]] if has else None for text, has in zip(texts, known, strict=True)]
     other = [f"{printable(t, 20)!r} ({n:,}) as {name_of[t]!r}" for t, n in counts.items() if name_of[t] != t]
     notes = [f"label {column!r}: read {', '.join(other[:6])}{', …' if len(other) > 6 else ''}"] if other else []
     schema = LabelSchema("classes", names, tuple(merged[name] for name in names), options.type is not None, positive)
     return Labels(schema, values, ["" if has else "no label" for has in known], notes)
-
-
-def _canonical(counts: Counter[str], options: LabelOptions, column: str, decimal: str) -> dict[str, str]:
-    """One name for each class, however its cells are written: 1 and 1.0, True and TRUE.
-
-    Raises:
-        FPTError: names differ in case only, and it is not said whether that matters.
-    """
-    words = {text.lower() for text in counts}
-    if words <= {"true", "false", "0", "1"} and not words <= {"true", "false"}:
-        return {text: {"true": "1", "false": "0"}.get(text.lower(), text) for text in counts}
-    if all(is_number(text, decimal) and not LEADING_ZERO.match(text) for text in counts):
-        return {text: _plain(number_of(text, decimal)) for text in counts}
-    name_of = {text: text for text in counts}
-    by_case: dict[str, list[str]] = {}
-    for text in counts:
-        by_case.setdefault(text.casefold(), []).append(text)
-    alike = [group for group in by_case.values() if len(group) > 1]
-    if alike and options.case is None and not any(words <= pair for pair in TRUTH):
-        shown = " and ".join(f"{printable(text, 30)!r} ({counts[text]:,} rows)" for text in alike[0][:3])
-        raise FPTError(f"labels of column {column!r} differ in case only: {shown}; pass --label_case ignore or --label_case keep")
-    if alike and any(words <= pair for pair in TRUTH):
-        return {text: text.capitalize() for text in counts}
-    if options.case != "keep":
-        for group in alike:
-            usual = max(group, key=lambda text: counts[text])
-            name_of |= dict.fromkeys(group, usual)
-    return name_of
-
-
-def _plain(number: float) -> str:
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
-
-
-def _order(counts: Counter[str], options: LabelOptions, column: str, decimal: str) -> tuple[tuple[str, ...], str | None]:
-    """Classes in the order of the output, and of two the positive one, which comes last."""
-    if all(is_number(name, decimal) for name in counts):
-        names = sorted(counts, key=lambda name: (number_of(name, decimal), name))
-    else:
-        names = sorted(counts)
-    if len(names) != 2:
-        if options.positive is not None:
-            raise FPTError(f"--positive_label is for two classes; column {column!r} has {len(names)}: {_shown(names)}")
-        return tuple(names), None
-    if options.positive is None:
-        positive = _positive(names, counts)
-    elif options.positive.strip() in names:
-        positive = options.positive.strip()
-    else:
-        near = did_you_mean(options.positive, names)
-        raise FPTError(f"--positive_label {options.positive!r} is not a class of column {column!r}{near}; it has {_shown(names)}")
-    return (next(name for name in names if name != positive), positive), positive
-
-
-def _positive(names: Sequence[str], counts: Counter[str]) -> str:
-    """The class that is looked for: the larger number, the one named so or negated by the other, the rarer one, or the last."""
-    if all(is_number(name) for name in names):
-        return names[1]
-    first, second = (name.casefold() for name in names)
-    for one, other, name in ((first, second, names[0]), (second, first, names[1])):
-        if one in POSITIVE and other not in POSITIVE:
-            return name
-        if other in NEGATIVE and one not in NEGATIVE:
-            return name
-        prefix = NOT.match(other)
-        if prefix and other[prefix.end() :] == one:
-            return name
-    return names[1] if counts[names[0]] == counts[names[1]] else min(names, key=lambda name: counts[name])
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(printable(name, 30) for name in names[:10]) + (", …" if len(names) > 10 else "")
 
 
 def _texts_of_sets(texts: Sequence[str], known: Sequence[bool], options: LabelOptions, column: str) -> Labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,11 @@ from fpt.errors import FPTError
 POINT, COMMA = ".", ","
 # What counts as no value, in any case; pandas' own list, and "-", "?" and "." as people type them.
 MISSING = (
-    "",
-    "na",
-    "n/a",
-    "nan",
-    "-nan",
-    "<na>",
-    "#n/a",
-    "#na",
-    "none",
-    "null",
-    "nil",
-    "-",
-    "?",
-    ".",
-    "#value!",
-    "#div/0!",
-    "#null!",
+    *("", "na", "n/a", "nan", "-nan", "<na>", "#n/a", "#na", "none", "null", "nil", "n.d.", "-", "?", "."),
+    *("#value!", "#div/0!", "#null!", "#ref!", "#name?", "#num!"),
 )
+# Squares of larger numbers are not finite.
+LARGEST = 1e150
 SIGN = r"[+\-]?"
 EXPONENT = r"(?:[eE][+\-]?\d+)?"
 PLAIN = re.compile(rf"{SIGN}\d+{EXPONENT}", re.ASCII)
@@ -63,8 +51,11 @@ def number_of(cell: Any, decimal: str = POINT) -> float:
     Raises:
         ValueError: it is not a finite number.
     """
-    if isinstance(cell, (int, float, np.integer, np.floating)):
-        number = float(cell)
+    if isinstance(cell, (int, float, np.integer, np.floating, np.bool_, Decimal)):
+        try:
+            number = float(cell)
+        except OverflowError:
+            number = math.inf
     else:
         text = cell_text(cell).strip().replace("\u2212", "-")
         if SPACED.fullmatch(text):
@@ -76,9 +67,20 @@ def number_of(cell: Any, decimal: str = POINT) -> float:
                 raise ValueError(f"{printable(text)!r} is not a finite number")
             raise ValueError(f"{printable(text)!r} is not a number")
         number = float(text.replace(COMMA, POINT))
-    if not math.isfinite(number):
-        raise ValueError(f"{printable(cell_text(cell))!r} is not a finite number")
+    if not abs(number) <= LARGEST:
+        raise ValueError(f"{printable(cell_text(cell))!r} is not a finite number, or too large")
     return number
+
+
+def written(cell: Any, decimal: str) -> str:
+    """A cell as text in the file's own way to write numbers, so that one that is a number already keeps its value."""
+    text = cell_text(cell)
+    return text.replace(POINT, decimal) if isinstance(cell, (float, np.floating, Decimal)) else text
+
+
+def plain(number: float) -> str:
+    """A number as the name of a class or a group: whole ones without a fraction."""
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
 
 
 def is_number(cell: Any, decimal: str = POINT) -> bool:
@@ -108,18 +110,19 @@ def decimal_of(
             raise FPTError(f"--decimal {given!r} must be '.' or ','")
         return given
     proof: dict[str, str] = {}
-    doubt = ""
+    doubt: dict[str, str] = {}
     for name, cells in columns.items():
-        for cell in cells:
-            if not isinstance(cell, str) or (POINT not in cell and COMMA not in cell):
-                continue
-            text = SPACES.sub("", cell.strip().replace("\u2212", "-"))
+        texts = [SPACES.sub("", cell.strip().replace("\u2212", "-")) for cell in cells if isinstance(cell, str)]
+        for text in texts:
             if (found := _proof(text)) and found not in proof:
-                proof[found] = f"{cell.strip()!r} in column {name!r}"
+                proof[found] = f"{text!r} in column {name!r}"
             elif EITHER[COMMA].fullmatch(text):
-                doubt = doubt or f"{cell.strip()!r} in column {name!r}"
-        if len(proof) == 2:
-            break
+                doubt.setdefault(COMMA, f"{text!r} in column {name!r}")
+        points = [text for text in texts if EITHER[POINT].fullmatch(text)]
+        # 24.211 beside 730: where thousands are set apart by points, smaller numbers have none.
+        whole = [text for text in texts if PLAIN.fullmatch(text)]
+        if points and (default == COMMA or (whole and all(len(text.lstrip("+-")) <= 3 for text in whole))):
+            doubt.setdefault(POINT, f"{points[0]!r} in column {name!r}")
     if len(proof) == 2:
         raise FPTError(
             f"{whose} has numbers with a decimal point ({proof[POINT]}) and with a decimal comma ({proof[COMMA]});"
@@ -127,11 +130,15 @@ def decimal_of(
         )
     if proof:
         return next(iter(proof))
-    if doubt and default is None:
-        number = doubt.split("'")[1]
+    # What was usual in training is not in doubt.
+    doubt.pop(default or "", None)
+    if doubt:
+        sign, where = next(iter(doubt.items()))
+        number = where.split("'")[1]
         raise FPTError(
-            f"{whose}: {doubt} may be {number.replace(',', '')} or {number.replace(',', '.')}; pass --decimal . (the comma sets"
-            " thousands apart) or --decimal , (it is the decimal comma)"
+            f"{whose}: {where} may be {number.replace(sign, '')} or {number.replace(sign, '.')}; pass"
+            f" --decimal {POINT if sign == COMMA else COMMA} where {sign!r} sets thousands apart,"
+            f" --decimal {sign} where it is the decimal separator"
         )
     return default or POINT
 
@@ -146,8 +153,11 @@ def _proof(text: str) -> str | None:
     return None
 
 
-def numbers_of(text: str, decimal: str = POINT) -> list[float]:
+def numbers_of(text: str, decimal: str = POINT, missing: Iterable[str] = ()) -> list[float]:
     """The numbers of a cell that holds a list: in brackets or not, separated by spaces, semicolons, or commas.
+
+    Args:
+        missing: lower-case texts that mean no value: nan.
 
     Raises:
         ValueError: it holds none, or something that is not a finite number.
@@ -159,4 +169,4 @@ def numbers_of(text: str, decimal: str = POINT) -> list[float]:
         raise ValueError("no numbers")
     if any(not word for word in words):
         raise ValueError(f"an empty place in the list {printable(text)!r}")
-    return [number_of(word, decimal) for word in words]
+    return [math.nan if is_missing(word, missing) else number_of(word, decimal) for word in words]

@@ -9,25 +9,24 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fpt.data.labels import LabelSchema
 from fpt.data.numerals import MISSING, POINT, is_missing, is_number, number_of, numbers_of
-from fpt.data.splits import split_name
-from fpt.data.table import Table, cell_text, printable
-from fpt.errors import FPTError, did_you_mean
+from fpt.data.table import cell_text, printable
+from fpt.errors import FPTError
 
 NUMBERS = "numbers"
 # Column that a Hub dataset's or a folder's own splits are kept in.
 SPLIT = "__split__"
-LABEL_NAMES = ("label", "labels", "target", "y", "class", "outcome")
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold")
-ID_NAME = re.compile(
-    r"(?:.*[_ .-])?(?:id|ids|idx|uid|uuid|index|row|number)|unnamed: 0|column_1|name|file_name|.*(?<=[a-z])(?:ID|Id)"
-)
+# A list of numbers: brackets, semicolons, or white space between digits.
+LIST = re.compile(r"^[\[({]|;|\d\s+[+\-\u2212]?[\d.]")
 # How missing numbers of inputs are handled.
 POLICIES = ("drop", "error", "mean")
 STANDARDISE = ("each", "all")
+# Truth values as text, as typed files have them as 1 and 0.
+TRUTH = {"true": 1.0, "false": 0.0}
+# Column with the hash of a file's content.
+SHA = "__sha__"
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Schema:
         missing_values: texts that mean no value; None: the usual ones.
         width: numbers of a sample; None for texts, pictures and sounds, and where samples have different lengths.
         standardise: "each" number of a sample by its own mean and deviation, or "all" by one.
+        lists: whether the only input column of numbers holds lists.
     """
 
     columns: tuple[ColumnSchema, ...]
@@ -72,6 +72,26 @@ class Schema:
     missing_values: tuple[str, ...] | None = None
     width: int | None = None
     standardise: str = "each"
+    lists: bool = False
+
+    def with_lists(self, cells: Sequence[Any], decimal_given: bool) -> Schema:
+        """Decide whether the only input column holds lists or numbers.
+
+        Raises:
+            FPTError: a cell may be either.
+        """
+        (column,) = self.of("input")
+        texts = [cell.strip() for cell in cells if isinstance(cell, str) and not is_missing(cell, self.marks)]
+        typed = any(isinstance(cell, (list, tuple, np.ndarray)) for cell in cells)
+        if typed or any(LIST.search(text) or ("," in text and not is_number(text, self.decimal)) for text in texts):
+            return replace(self, lists=True)
+        pair = next((text for text in texts if "," in text), None)
+        if pair and not decimal_given:
+            raise FPTError(
+                f"column {column.name!r}: {printable(pair)!r} may be one number or a list of them; pass --decimal . or"
+                " --decimal , for numbers, or put lists in brackets"
+            )
+        return self
 
     def of(self, role: str) -> list[ColumnSchema]:
         """Columns of a role, in their order."""
@@ -96,15 +116,15 @@ class Schema:
         columns = self.of("input")
         values: list[float] = []
         for column in columns:
-            values += self._cell(cells[column.name], column.name, alone=len(columns) == 1)
+            values += self._cell(cells[column.name], column.name)
         if self.width is not None and len(values) != self.width:
             raise ValueError(f"{len(values)} numbers where the other samples have {self.width}")
         return np.array(values, dtype=np.float64)
 
-    def _cell(self, cell: Any, name: str, alone: bool) -> list[float]:
+    def _cell(self, cell: Any, name: str) -> list[float]:
         try:
             if isinstance(cell, (list, tuple, np.ndarray)):
-                if not alone:
+                if not self.lists:
                     raise ValueError("a list where one number belongs")
                 parts = np.asarray(cell, dtype=object).ravel()
                 if not len(parts):
@@ -113,9 +133,9 @@ class Schema:
             text = cell_text(cell)
             if is_missing(text, self.marks):
                 return [np.nan]
-            if alone and not is_number(cell, self.decimal):
-                return numbers_of(text, self.decimal)
-            return [number_of(cell, self.decimal)]
+            if self.lists and isinstance(cell, str):
+                return numbers_of(text, self.decimal, self.marks)
+            return [TRUTH[text.strip().lower()] if text.strip().lower() in TRUTH else number_of(cell, self.decimal)]
         except ValueError as error:
             raise ValueError(f"{error} (column {name!r})") from None
 
@@ -205,120 +225,3 @@ def schema_from_dict(values: Mapping[str, Any]) -> Schema:
         label = LabelSchema(**{**label, "names": tuple(label["names"]), "counts": tuple(label["counts"])})
     missing_values = known.pop("missing_values", None)
     return Schema(columns, label=label, missing_values=None if missing_values is None else tuple(missing_values), **known)
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Columns as the flags name them; None where a flag is not given. An empty `id`, `split` or `group` means: no such column."""
-
-    inputs: str | None = None
-    label: str | None = None
-    id: str | None = None
-    split: str | None = None
-    group: str | None = None
-
-
-def assign_roles(
-    table: Table, roles: Roles, input_type: str, known_inputs: Sequence[str], whose: str
-) -> tuple[ColumnSchema, ...]:
-    """Decide what each column is for.
-
-    Args:
-        known_inputs: usual names of an input of this type.
-        whose: the data's name, for messages.
-
-    Raises:
-        FPTError: a flag names a column that is not there, or one is needed.
-    """
-    names = [str(name) for name in table.rows.columns]
-    label = _named(names, roles.label, "--label_column", whose) or _one_of(names, LABEL_NAMES)
-    group = _named(names, roles.group, "--group_column", whose)
-    split = _named(names, roles.split, "--split_column", whose) if roles.split is not None else _split_column(table)
-    inputs = _inputs(names, roles.inputs, input_type, whose)
-    if roles.id is None:
-        taken = {*inputs, label, group, split}
-        row_id = next((name for name in names if name not in taken and _is_id(table.rows[name], name)), None)
-    else:
-        row_id = _named(names, roles.id, "--id_column", whose)
-    left = [name for name in names if name not in {label, group, split, row_id, SPLIT}]
-    guessed = not inputs
-    inputs = inputs or _guess_inputs(table, left, input_type, known_inputs, whose)
-    if label is None:
-        raise FPTError(f"{whose} has no column that is surely the label; give --label_column, one of {', '.join(names)}")
-    if label in inputs:
-        raise FPTError(f"column {label!r} is both --input_column and --label_column of {whose}; give two different ones")
-    kind = "number" if input_type == NUMBERS else input_type
-    by_name: dict[str, ColumnSchema] = {name: ColumnSchema(name, "input", kind, guessed) for name in inputs}
-    for role, name, given in (
-        ("label", label, roles.label),
-        ("group", group, roles.group),
-        ("split", split, roles.split),
-        ("id", row_id, roles.id),
-    ):
-        if name is not None:
-            by_name.setdefault(name, ColumnSchema(name, role, guessed=given is None and name != SPLIT))
-    rest = [ColumnSchema(name, "ignored") for name in names if name not in by_name and name != "__sha__"]
-    return (*by_name.values(), *rest)
-
-
-def _named(names: Sequence[str], name: str | None, flag: str, whose: str) -> str | None:
-    if not name:
-        return None
-    if name.strip() not in names:
-        mixed = "; is --delimiter right?" if any(name in one and name != one for one in names) else ""
-        raise FPTError(
-            f"{whose} has no column {name!r}{did_you_mean(name, names)}; give {flag}, one of {', '.join(names)}{mixed}"
-        )
-    return name.strip()
-
-
-def _one_of(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    found = [name for name in names if name.casefold() in wanted]
-    return found[0] if len(found) == 1 else None
-
-
-def _split_column(table: Table) -> str | None:
-    """The column of the data's own splits: named so, with nothing in it but names of splits."""
-    if SPLIT in table.rows:
-        return SPLIT
-    for name in table.rows.columns:
-        if str(name).casefold() in SPLIT_COLUMNS:
-            values = {cell_text(cell).strip() for cell in table.rows[name]} - {""}
-            if values and all(split_name(value) for value in values) and any(split_name(v) == "train" for v in values):
-                return str(name)
-    return None
-
-
-def _is_id(cells: pd.Series, name: str) -> bool:
-    if not ID_NAME.fullmatch(name) and not ID_NAME.fullmatch(name.casefold()):
-        return False
-    texts = [cell_text(cell).strip() for cell in cells]
-    return all(texts) and len(set(texts)) == len(texts)
-
-
-def _inputs(names: Sequence[str], given: str | None, input_type: str, whose: str) -> list[str]:
-    if not given:
-        return []
-    if given.strip() in names:
-        return [given.strip()]
-    wanted = [name.strip() for name in given.split(",")] if input_type == NUMBERS else [given]
-    if len(set(wanted)) < len(wanted):
-        raise FPTError(f"--input_column {given!r} names a column twice")
-    return [name for one in wanted if (name := _named(names, one, "--input_column", whose))]
-
-
-def _guess_inputs(table: Table, left: Sequence[str], input_type: str, known: Sequence[str], whose: str) -> list[str]:
-    if input_type == NUMBERS:
-        found = [n for n in left if _all_numbers(table.rows[n]) and n != "__sha__"]
-    else:
-        found = [n for n in left if n.casefold() in {name.casefold() for name in known}][:1] or (
-            list(left) if len(left) == 1 else []
-        )
-    if not found:
-        raise FPTError(f"{whose}: which column holds the input? Give --input_column, one of {', '.join(left) or 'none is left'}")
-    return found
-
-
-def _all_numbers(cells: pd.Series) -> bool:
-    known = [cell for cell in cells if not is_missing(cell_text(cell))]
-    return bool(known) and all(is_number(cell, ".") or is_number(cell, ",") for cell in known)

@@ -12,16 +12,19 @@ import pandas as pd
 
 from fpt.args import DataArguments
 from fpt.data import duplicates
-from fpt.data.labels import LabelOptions, Labels, read_labels
-from fpt.data.numerals import is_missing
+from fpt.data.classes import LabelOptions
+from fpt.data.labels import Labels, read_labels
+from fpt.data.numerals import MISSING, is_missing, is_number, number_of, plain
 from fpt.data.rejected import check_rejected, count_reasons, rejected_rows
-from fpt.data.schema import ColumnSchema, Schema
+from fpt.data.schema import SHA, ColumnSchema, Schema
 from fpt.data.splits import AUTO, GIVEN, Parts, Rows, make_parts, split_name
 from fpt.data.table import Bad, Table, cell_text, printable
 from fpt.errors import FPTError, RejectedRows
 
-# Column with the hash of a file's content.
-SHA = "__sha__"
+# How benchmarks write a label that is withheld.
+HIDDEN = ("-1", "-1.0")
+# Reasons of rows that lack a value, which --missing decides on.
+NO_VALUE = ("no value", "no label", "empty ", "no file is named")
 
 
 @dataclass
@@ -66,7 +69,12 @@ def _digest_text(cell: Any) -> str:
 def missing_values(args: DataArguments) -> tuple[str, ...] | None:
     """Lower-case texts that mean no value, when the user names them."""
     given = args.options["missing_values"]
-    return None if given is None else tuple(word.strip().lower() for word in given.split(","))
+    if given is None:
+        return None
+    words = [word.strip().lower() for word in given.split(",")]
+    # -999 is also written -999.0.
+    numbers = [float(word) for word in words if is_number(word)]
+    return (*words, *(text for n in numbers for text in (plain(n), repr(n), *(f"{n:.{digits}f}" for digits in (1, 2, 3, 4)))))
 
 
 class Sorter:
@@ -96,7 +104,7 @@ class Sorter:
         for row, reason in enumerate(reasons):
             if not reason or row in self.out:
                 continue
-            is_missing_value = reason.startswith(("no value", "no label"))
+            is_missing_value = reason.startswith(NO_VALUE)
             if is_missing_value and policy == "error":
                 raise FPTError(f"row {self.ids[row]}: {reason}; --missing error allows none")
             (self.out if is_missing_value and policy == "drop" else self.bad).setdefault(row, reason)
@@ -113,11 +121,25 @@ class Sorter:
         for row, name in enumerate(self.given):
             by_split.setdefault(name, []).append(row)
         train = {texts[row] for name, rows in by_split.items() if split_name(name) == "train" for row in rows}
+        whole = all(text in ("", *HIDDEN) or (is_number(text) and number_of(text) >= 0) for text in texts)
+        named = self.raw.table.kinds.get(self.raw.column("label") or "") == "classes"
         for name, rows in by_split.items():
-            found = {texts[row] for row in rows}
-            if split_name(name) != "train" and (found <= {""} or (found <= {"", "-1", "-1.0"} and not train & {"-1", "-1.0"})):
-                self.out |= {row: f"no label in the whole split {name!r}" for row in rows if row not in self.bad}
+            if split_name(name) == "train":
+                continue
+            found = {texts[row] for row in rows} - {""}
+            hidden = set(HIDDEN) if not train & set(HIDDEN) else set()
+            if found <= hidden:
+                self._leave_out(rows, f"no label in the whole split {name!r}")
                 self.notes.append(f"the split {name!r} has {len(rows):,} rows and no labels: it is not used")
+            elif whole and found & hidden:
+                self._leave_out([row for row in rows if texts[row] in HIDDEN], "no label (-1)")
+            elif named and train and not found & train:
+                self._leave_out(rows, f"in the split {name!r}, none of whose classes is in train")
+                shown = ", ".join(printable(text, 30) for text in sorted(found)[:3])
+                self.notes.append(f"the split {name!r} has no class of train, only {shown}: it is not used")
+
+    def _leave_out(self, rows: Sequence[int], reason: str) -> None:
+        self.out |= {row: reason for row in rows if row not in self.bad}
 
     def labels(self, schema: Schema) -> Labels:
         """Labels of all rows; rows that are not in use have none."""
@@ -146,8 +168,10 @@ class Sorter:
         """Leave repetitions out, when that is asked for."""
         if not self.args.options["deduplicate"]:
             return
-        rows = self.open
-        given = [split_name(self.given[i]) for i in rows] if self.args.split in (AUTO, GIVEN) else [""] * len(rows)
+        kept = self.has_given and self.args.split in (AUTO, GIVEN)
+        # Rows of splits that are not used say nothing of the others.
+        rows = [i for i in self.open if not kept or split_name(self.given[i])]
+        given = [split_name(self.given[i]) if kept else "" for i in rows]
         cleaned = duplicates.deduplicate(
             [keys[i] for i in rows],
             [labels.values[i] for i in rows],
@@ -170,12 +194,19 @@ class Sorter:
         strata, names = _strata(values, labels)
         groups = None
         if self.raw.column("group") is not None:
-            texts = self.raw.texts("group")
-            groups = [texts[i] or f"row {i} alone" for i in rows]
+            groups = self.groups(rows)
         info = Rows([self.given[i] for i in rows], strata, names, None if smiles is None else [smiles[i] for i in rows], groups)
         parts = make_parts(info, args.split or AUTO, seed, self.has_given)
         self.out |= {int(rows[i]): reason for i, reason in parts.unused.items()}
         return replace(parts, rows={name: rows[part] for name, part in parts.rows.items()}, unused={})
+
+    def groups(self, rows: np.ndarray) -> list[str]:
+        """The group of each row; 7 and 7.0 are one, and a row without one is a group of its own."""
+        marks = missing_values(self.args) or MISSING
+        texts = ["" if is_missing(text, marks) else text for text in self.raw.texts("group")]
+        if alone := sum(not texts[i] for i in rows):
+            self.notes.append(f"{alone:,} rows have no group: each is one by itself")
+        return [(plain(number_of(texts[i])) if is_number(texts[i]) else texts[i]) or f"row {i} alone" for i in rows]
 
     def nothing_left(self) -> RejectedRows:
         """The error that tells why no row can be used."""

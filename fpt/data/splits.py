@@ -224,7 +224,8 @@ def random_split(
     try:
         for name, size in (("test", sizes[2]), ("valid", sizes[1])):
             if size:
-                own = None if strata is None else strata[left]
+                # Fewer rows than classes: there is no share for each.
+                own = None if strata is None or size < len(np.unique(strata[left])) else strata[left]
                 left, parts[name] = train_test_split(left, test_size=size, random_state=seed, stratify=own)
     except ValueError as error:
         raise FPTError(f"the rows can't be split: {error}; add rows of each class, or pass --split random") from error

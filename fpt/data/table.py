@@ -40,6 +40,7 @@ class Bad:
     id: str
     text: str
     reason: str
+    cells: tuple[Any, ...] = ()
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from fpt.evaluation.predict import predict
 from fpt.inputs import input_from_dict
 from fpt.outputs import Output, output_from_dict
 from fpt.tasks import Task
-from fpt.tasks.audio import AudioTask
-from fpt.tasks.images import ImageTask
+from fpt.tasks.audio import AudioTask, sound_suffixes
+from fpt.tasks.images import ImageTask, picture_suffixes
 from fpt.tasks.rows import beside
+from fpt.tasks.text import Smiles
 
 REASON = "reason"
 
@@ -76,11 +77,13 @@ def read_inputs(
     task: Task,
     schema: Schema | None = None,
     options: TableOptions | None = None,
+    decimal: str | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Inputs:
     """Read a user's file; its columns are found by the names of the training data.
 
     Args:
+        decimal: what ``--decimal`` says.
         column: what ``--column`` says: columns of the file, separated by commas, in the order of the model's input columns.
 
     Raises:
@@ -90,18 +93,23 @@ def read_inputs(
     columns = input_columns(table, column, task, schema, str(path))
     shown = ", ".join(f"{printable(name)!r}" for name in columns.values())
     about = ", ".join(f"{k} {v}" for k, v in table.format.items() if v)
+    if schema is not None and any(column.type == "number" for column in schema.of("input")):
+        about += f"; decimal {decimal_in(table.rows, columns.values(), schema, decimal)!r}"
     log(f"{path}: {about}; input: {shown}")
     for what, count in table.odd.items():
         log(f"{path}: {count:,} {what}")
     bad = {record.row: record.reason for record in table.rejected}
-    rows = table.rows.reindex(sorted({*table.rows.index, *bad}))
+    short = {record.row: dict(zip(table.rows.columns, record.cells, strict=False)) for record in table.rejected}
+    lost = pd.DataFrame.from_dict(short, orient="index", columns=table.rows.columns, dtype=object)
+    rows = pd.concat([table.rows, lost]).sort_index() if bad else table.rows
     places = {row: place for place, row in enumerate(rows.index)}
     rows = rows.reset_index(drop=True).map(_plain_cell)
     return Inputs(rows, columns, {places[row]: reason for row, reason in bad.items()}, path.absolute().parent)
 
 
 def _plain_cell(cell: Any) -> Any:
-    return cell if isinstance(cell, (str, list, np.ndarray, bytes)) else cell_text(cell)
+    # Numbers keep their type: as text they would be read in the file's own way to write them.
+    return cell if isinstance(cell, (list, np.ndarray)) or cell_text(cell) else ""
 
 
 def input_columns(table: Table, column: str | None, task: Task, schema: Schema | None, whose: str) -> dict[str, str]:
@@ -117,6 +125,8 @@ def input_columns(table: Table, column: str | None, task: Task, schema: Schema |
         for name in given:
             if name not in names:
                 raise FPTError(f"{whose} has no column {name!r}{did_you_mean(name, names)}; it has {', '.join(names)}")
+        if len(set(given)) < len(given):
+            raise FPTError(f"--column {column!r} names a column twice")
         if len(given) != max(1, len(wanted)):
             raise FPTError(f"--column {column!r} names {len(given)} columns; the model reads {len(wanted)}: {', '.join(wanted)}")
         return dict(zip(wanted or given, given, strict=True))
@@ -128,12 +138,31 @@ def input_columns(table: Table, column: str | None, task: Task, schema: Schema |
             f"{whose} has no column {', '.join(map(repr, missing[:5]))}; the model reads {', '.join(wanted)}: name the file's own"
             f" columns in that order with --column, from {', '.join(names)}"
         )
+    if len(names) == 1 and not any(name in names for name in (*wanted, *task.text_columns)):
+        _check_header(names[0], table, task, whose)
     # The label of the training data is not an input, even where it is the only column.
     labels = [c.name for c in schema.of("label")] if schema is not None else []
     known = [c for c in task.text_columns if c in names] or [c for c in names if len(names) == 1 and c not in labels]
     if not known:
         raise FPTError(f"which column of {whose} holds the input? Give --column, one of {', '.join(names)}")
     return {wanted[0] if wanted else known[0]: known[0]}
+
+
+def _check_header(name: str, table: Table, task: Task, whose: str) -> None:
+    """Refuse a list without a header, whose first input would be taken for one.
+
+    Raises:
+        FPTError: as said.
+    """
+    try:
+        if isinstance(task, (ImageTask, AudioTask)):
+            found = Path(name).suffix.lower() in (picture_suffixes() | sound_suffixes())
+        else:
+            found = isinstance(getattr(task, "modality", None), Smiles) and len(name) > 2 and bool(task.read(name))
+    except ValueError:
+        return
+    if found:
+        raise FPTError(f"{whose} has no header: its first line {printable(name, 40)!r} is an input; put a column name above it")
 
 
 def output_columns(output: Output) -> list[str]:
@@ -170,7 +199,7 @@ def predict_file(
         try:
             if row in inputs.bad:
                 raise ValueError(inputs.bad[row])
-            read = task.read_row({name: _cell(cells_of[row], task, inputs.folder) for name, cells_of in found.items()})
+            read = _read(task, {name: _cell(cells_of[row], task, inputs.folder) for name, cells_of in found.items()})
             features = task.encode({k: [v] for k, v in read.items()}, args, tokenizer)
         except ValueError as error:
             cells[REASON][row] = str(error)
@@ -199,9 +228,28 @@ def _reading_task(task: Task, inputs: Inputs, schema: Schema | None, decimal: st
     if schema is None:
         return task
     if any(column.type == "number" for column in schema.of("input")):
-        cells = {name: list(inputs.rows[name]) for name in inputs.columns.values()}
-        schema = replace(schema, decimal=decimal_of(cells, decimal, "the file", schema.decimal))
+        schema = replace(schema, decimal=decimal_in(inputs.rows, inputs.columns.values(), schema, decimal))
     return task.with_schema(schema)
+
+
+def decimal_in(rows: pd.DataFrame, columns: Iterable[str], schema: Schema, given: str | None) -> str:
+    """The decimal separator of a file: as its cells show, else that of the training data.
+
+    Raises:
+        FPTError: a cell may be two numbers, and training does not decide.
+    """
+    cells = {name: list(rows[name]) for name in columns}
+    return schema.decimal if schema.lists else decimal_of(cells, given, "the file", schema.decimal)
+
+
+def _read(task: Task, cells: dict[str, Any]) -> dict[str, Any]:
+    """Raw columns of a row; a picture or sound may be given as the bytes of its file."""
+    (first, *_) = cells.values()
+    if isinstance(first, bytes) and isinstance(task, (ImageTask, AudioTask)):
+        return {"image" if isinstance(task, ImageTask) else "sound": first}
+    if any(isinstance(cell, (list, tuple, dict, np.ndarray)) for cell in cells.values()) and task.tokenizer is not None:
+        raise ValueError("not a text")
+    return task.read_row(cells)
 
 
 def _cell(cell: Any, task: Task, folder: Path | None) -> Any:
@@ -219,6 +267,8 @@ def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inpu
     names = names or ["input"]
     if isinstance(inputs, pd.DataFrame):
         inputs = inputs.to_dict("records")
+    if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, (Iterable, pd.DataFrame)):
+        raise FPTError("predict takes a list of inputs, also of one")
     numbers = schema is not None and any(c.type == "number" for c in schema.of("input"))
     rows = []
     for number, row in enumerate(inputs, 1):
@@ -232,5 +282,5 @@ def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inpu
                 raise FPTError(f"input {number} has {len(cells)} values; the model reads {len(names)}: {', '.join(names)}")
             rows.append(dict(zip(names, cells, strict=True)))
         else:
-            rows.append({names[0]: row if numbers else str(row)})
+            rows.append({names[0]: row if numbers or isinstance(row, (bytes, list, tuple, dict, np.ndarray)) else cell_text(row)})
     return Inputs(pd.DataFrame(rows, columns=names, dtype=object), {name: name for name in names}, {})

@@ -58,6 +58,8 @@ class Predictor:
         if rows.rows.empty:
             return []
         size = batch_size or self.config["eval_batch_size"]
+        if size < 1:
+            raise FPTError(f"batch_size {size} must be at least 1")
         out = predict_file(rows, self.task, self.args, self.model, self.tokenizer, self.config, size, self.accelerator)
         return [self._plain(row) for row in out.to_dict("records")]
 

@@ -74,7 +74,7 @@ def _inputs(args: EvaluateArguments, task: Any, config: dict[str, Any], log: Cal
     if isinstance(task, GeneratedTask):
         raise FPTError(f"--predict: {task.name} is generated, it has no inputs in files")
     options = TableOptions(args.delimiter, args.encoding, args.sheet)
-    inputs = files.read_inputs(Path(args.predict or ""), args.column, task, files.schema_of(config), options, log)
+    inputs = files.read_inputs(Path(args.predict or ""), args.column, task, files.schema_of(config), options, args.decimal, log)
     _keep_users_columns(args, inputs.rows, files.output_columns(output_from_dict(config["output"])))
     return inputs
 
@@ -82,7 +82,10 @@ def _inputs(args: EvaluateArguments, task: Any, config: dict[str, Any], log: Cal
 def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator: Accelerator) -> None:
     """Write the predictions, and say how many rows have none and why."""
     if accelerator.is_main_process:
-        write_csv(out, Path(args.output or ""))
+        try:
+            write_csv(out, Path(args.output or ""))
+        except OSError as error:
+            raise FPTError(f"--output {args.output} can't be written: {error.strerror or error}") from error
     empty = out[out["prediction"] == ""]
     accelerator.print(f"{len(out) - len(empty):,} rows predicted, {len(empty):,} could not be read; {args.output}")
     ids = pd.Series([f"row-{i + 1}" for i in range(len(out))])
@@ -96,6 +99,8 @@ def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator:
 
 def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse an output that would replace the user's file or a column of it."""
+    if Path(args.output or "").is_dir():
+        raise FPTError(f"--output {args.output} is a folder; give the name of a file")
     if Path(args.output or "").resolve() == Path(args.predict or "").resolve():
         raise FPTError(f"--output {args.output} is the file to predict; give another name")
     if taken := [c for c in columns if c in rows]:

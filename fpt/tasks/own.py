@@ -9,8 +9,10 @@ import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,19 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.data import duplicates
 from fpt.data.labels import Labels
-from fpt.data.numerals import decimal_of, is_missing
-from fpt.data.schema import NUMBERS, STANDARDISE, ColumnSchema, Roles, Schema, assign_roles
+from fpt.data.numerals import MISSING, decimal_of, is_missing
+from fpt.data.roles import Roles, assign_roles
+from fpt.data.schema import NUMBERS, STANDARDISE, ColumnSchema, Schema
 from fpt.data.schema import POLICIES as MISSING_POLICIES
 from fpt.data.sorting import SHA, Raw, Sorter, missing_values
 from fpt.data.splits import AUTO, GIVEN, NAMES, Parts
-from fpt.data.table import Table, cell_text
+from fpt.data.table import Table, cell_text, printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.outputs import Classes, MultiLabel, Output, Value
 from fpt.results import constant
 from fpt.tasks import Examples, Source, Task
+from fpt.tasks.audio import sound_suffixes
+from fpt.tasks.images import picture_suffixes
 
 NONE = "none"
 
@@ -62,6 +67,21 @@ class OwnOptions:
         None, "Texts that mean no value, separated by commas; NA, nan, None, null and the like when not given."
     )
     deduplicate: bool = arg(False, "Keep one row of each input; inputs with different classes are left out.")
+
+
+def _classes_without_training(labels: Labels, parts: Parts) -> list[str]:
+    """Lines about classes that are scored and can't be learnt."""
+    if labels.schema.kind != "classes":
+        return []
+    train = {labels.values[i] for i in parts.rows["train"]}
+    names = labels.schema.names
+    found = {name: Counter(labels.values[i] for i in parts.rows[name]) for name in ("valid", "test")}
+    return [
+        f"the class {printable(names[number], 30)!r} has {count:,} rows in {split} and none in train"
+        for split, counts in found.items()
+        for number, count in sorted(counts.items())
+        if number not in train
+    ]
 
 
 class Reader(ABC):
@@ -153,9 +173,10 @@ class OwnTask(Task):
             split,
             o["group_column"],
         )
-        columns = assign_roles(table, roles, self.input_type, self.text_columns, self.name)
+        columns = assign_roles(table, roles, self.input_type, self.text_columns, self.name, missing_values(args) or MISSING)
         raw = Raw(table, columns)
         self.check_cells(raw)
+        self.hash_files(raw, log)
         seen = (json.dumps(table.format, sort_keys=True), *(f"{count} {what}" for what, count in sorted(table.odd.items())))
         return Source(raw, self.name, raw.sha256(), users_own=True, notes=seen)
 
@@ -166,9 +187,14 @@ class OwnTask(Task):
             FPTError: as said.
         """
         for column in raw.columns:
+            if column.role == "input" and (names := _kind_of_files(raw.table.rows[column.name])) and self.input_type == "text":
+                raise FPTError(f"column {column.name!r} of {self.name} holds names of {names} files; pass --input_type {names}")
             kind = raw.table.kinds.get(column.name)
             if column.role == "input" and kind in ("image", "audio") and kind != self.input_type:
                 raise FPTError(f"column {column.name!r} of {self.name} holds {kind} files; pass --input_type {kind}")
+
+    def hash_files(self, raw: Raw, log: Callable[[str], None]) -> None:
+        """Note the content of files that cells name; only tasks on files have any."""
 
     @abstractmethod
     def samples(self, raw: Raw, schema: Schema, args: DataArguments) -> tuple[Schema, list[Any], list[str]]:
@@ -213,11 +239,32 @@ class OwnTask(Task):
             ids = [sorted_rows.ids[i] for i in part]
             columns = {"id": ids, **self.raw_columns([samples[i] for i in part], schema)}
             splits[name] = Dataset.from_dict({**columns, "label": [labels.values[i] for i in part]})
+        if odd := self._odd_texts(samples, parts):
+            sorted_rows.notes.append(odd)
+        sorted_rows.notes += _classes_without_training(labels, parts)
         line = duplicates.describe(keys, labels.values, parts.rows)
         notes = [*sorted_rows.notes, *labels.notes, *parts.notes, *([f"{line} (--deduplicate leaves them out)"] if line else [])]
         return Examples(
             splits, output, sorted_rows.rejected(), schema=schema, unused=sorted_rows.unused(), notes=notes, method=parts.method
         )
+
+    def _odd_texts(self, samples: Sequence[Any], parts: Parts) -> str | None:
+        """A line about texts that are usually written where there is none."""
+        marks = set(MISSING) - {""}
+        found = [samples[i] for part in parts.rows.values() for i in part if isinstance(samples[i], str)]
+        found = [text for text in found if len(text) < 10 and is_missing(text, marks)]
+        if not found or self.input_type != "text":
+            return None
+        return f"{len(found):,} inputs are texts such as {found[0]!r}, read as they are (--missing_values if they mean no value)"
+
+
+def _kind_of_files(cells: Sequence[Any]) -> str | None:
+    """Whether cells are names of pictures or sounds."""
+    endings = [Path(cell).suffix.lower() for cell in list(cells)[:200] if isinstance(cell, str) and cell and len(cell) < 500]
+    for kind, known in (("image", picture_suffixes), ("audio", sound_suffixes)):
+        if endings and sum(ending in known() for ending in endings) > 0.9 * len(endings):
+            return kind
+    return None
 
 
 def _subclasses(kind: type) -> list[type]:
@@ -235,7 +282,7 @@ def _start_schema(raw: Raw, args: DataArguments, input_type: str) -> Schema:
     """The schema before any cell is read: the decimal separator is one for the whole file."""
     o = args.options
     numeric = [c.name for c in raw.columns if c.role == "label" or (c.role == "input" and input_type == NUMBERS)]
-    if o["label_type"] in ("classes", "multilabel"):
+    if o["label_type"] in ("classes", "multilabel") or raw.table.kinds.get(raw.column("label") or "") == "classes":
         numeric = [name for name in numeric if name != raw.column("label")]
     decimal = decimal_of({name: list(raw.table.rows[name]) for name in numeric}, o.get("decimal"), raw_name(raw))
     return Schema(

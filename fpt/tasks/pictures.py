@@ -67,11 +67,18 @@ def decode(data: bytes, height: int, width: int, channels: int, background: str 
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 picture = _upright(image, background).convert("L" if channels == 1 else "RGB")
+            if _wide(data) and not any(np.atleast_1d(picture.getextrema()).ravel()):
+                raise ValueError("16-bit colours that all become black; rescale them to the full range")
             if picture.size != (width, height):
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise ValueError(f"no readable image ({_reason(error, data)})") from error
+
+
+def _wide(data: bytes) -> bool:
+    """Whether it is a PNG of 16-bit colours, of which Pillow keeps the upper 8 bits."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x06")
 
 
 def _reason(error: Exception, data: bytes) -> str:

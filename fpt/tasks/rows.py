@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.data.schema import NUMBERS, Schema
+from fpt.data.numerals import MISSING, is_missing
+from fpt.data.schema import NUMBERS, SHA, Schema
 from fpt.data.sorting import Raw
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
+from fpt.files import fs_name
 from fpt.inputs import Patches
 from fpt.tasks.audio import AudioTask
-from fpt.tasks.images import ImageTask, encode_each
+from fpt.tasks.images import ImageTask, encode_each, read_file
 from fpt.tasks.own import OwnTask
 from fpt.tasks.text import Letters, Smiles, Text, TextTask
 
@@ -40,10 +45,15 @@ class TextRows(OwnTask, TextTask):
         (column,) = schema.inputs
         found: list[Any] = []
         reasons = []
+        marks = MISSING if schema.missing_values is None else schema.marks
+        # A residue may be called N or A; NA in a column of sequences is a gap all the same. Of texts it may be the word.
+        strict = self.input_type == "protein" or schema.missing_values is not None
         for cell in raw.table.rows[column]:
             try:
-                if isinstance(cell, (bytes, dict, list)):
+                if isinstance(cell, (dict, list)):
                     raise ValueError("not a text")
+                if strict and cell_text(cell).strip() and is_missing(cell_text(cell), marks):
+                    raise ValueError(f"no value in {printable(column, 30)!r}")
                 found.append(self.read(cell_text(cell))["text"])
                 reasons.append("")
             except ValueError as error:
@@ -73,6 +83,8 @@ class NumberRows(OwnTask):
         """Arrays of numbers, float64, with nan for a missing one under --missing mean."""
         found: list[Any] = []
         reasons = []
+        if len(schema.inputs) == 1:
+            schema = schema.with_lists(list(raw.table.rows[schema.inputs[0]]), args.options.get("decimal") is not None)
         for record in raw.table.rows[schema.inputs].to_dict("records"):
             try:
                 found.append(_complete(schema.numbers(record), schema))
@@ -164,6 +176,15 @@ class FileRows(OwnTask):
 
     raw_column: str
 
+    def hash_files(self, raw: Raw, log: Callable[[str], None]) -> None:
+        """Another picture under the same name is another sample, and the same picture under two names is one."""
+        if SHA in raw.table.rows:
+            return
+        files = [beside(cell, raw.table.folder) for cell in raw.table.rows[raw.column("input") or ""]]
+        log(f"hashing {len(files):,} files")
+        with ThreadPoolExecutor(8) as pool:
+            raw.table.rows[SHA] = pd.Series(list(pool.map(_sha, files)), index=raw.table.rows.index, dtype=object)
+
     def samples(self, raw: Raw, schema: Schema, args: DataArguments) -> tuple[Schema, list[Any], list[str]]:
         """Names of files; they are opened by `encode`."""
         (column,) = schema.inputs
@@ -181,11 +202,23 @@ def beside(cell: Any, folder: Path | None) -> Any:
     """A file's name or bytes; a relative name is looked for in `folder` first. None where there is neither."""
     if isinstance(cell, bytes):
         return cell
-    name = cell_text(cell).strip()
+    name = fs_name(cell_text(cell).strip())
     if name and folder and not name.startswith("file://"):
-        near = folder / Path(name).expanduser()
-        return near.absolute().as_uri() if near.exists() else name
+        try:
+            near = folder / Path(name).expanduser()
+            return near.absolute().as_uri() if near.exists() else name
+        except (OSError, RuntimeError, ValueError):  # too long, of a user that there is not, or with a NUL
+            return name
     return name or None
+
+
+def _sha(cell: Any) -> str:
+    """Hash of a file's content; of its name where it can't be read."""
+    try:
+        data = cell if isinstance(cell, bytes) else read_file(cell) if cell else b""
+    except ValueError:
+        data = b"unreadable " + cell.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(data).hexdigest()
 
 
 class PictureRows(FileRows, ImageTask):

@@ -70,7 +70,7 @@ class SpeechCommands(AudioTask):
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """The official lists: clips of one speaker are in one split."""
         clips: Clips = source.rows
-        lists = {name: set((clips.root / file).read_text().split()) for name, file in LISTS.items()}
+        lists = {name: set((clips.root / file).read_text(encoding="utf-8").split()) for name, file in LISTS.items()}
         words = sorted({clip.split("/")[0] for clip in clips})
         number = {word: i for i, word in enumerate(words)}
         chosen = {

@@ -116,6 +116,8 @@ class HubReader(Reader):
         from datasets import IterableDatasetDict, load_dataset
 
         folder = Path(self.where).expanduser()
+        if folder.is_dir():
+            _check_names(folder)
         try:
             parts = load_dataset(str(folder) if folder.exists() else self.where, config)
         except Exception as error:  # of any kind: network, files, formats, configurations
@@ -167,6 +169,31 @@ class HubReader(Reader):
         loaded = {Path(str(file)).name for part in files.values() for file in part}
         there = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "_")))
         return sorted(printable(path.name) for path in there if path.suffix in DATA_FILES and path.name not in loaded)
+
+
+def _check_names(folder: Path) -> None:
+    """Refuse Parquet files whose classes have other names or another order: `datasets` gives all of them those of the first.
+
+    Raises:
+        FPTError: as said.
+    """
+    from datasets import ClassLabel, Features
+    from pyarrow import ArrowException, parquet
+
+    known: dict[str, tuple[str, list[str]]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        try:
+            features = Features.from_arrow_schema(parquet.read_schema(path))
+        except (ArrowException, OSError, ValueError, TypeError, KeyError):
+            continue  # `datasets` says what is wrong with it
+        for name, feature in features.items():
+            if isinstance(feature, ClassLabel):
+                first, names = known.setdefault(name, (path.name, feature.names))
+                if names != feature.names:
+                    raise FPTError(
+                        f"the classes of column {name!r} are {', '.join(feature.names[:4])} in {path.name} and"
+                        f" {', '.join(names[:4])} in {first}; write all files with one list of names"
+                    )
 
 
 def _kinds(features: Any) -> dict[str, str]:
