@@ -19,6 +19,8 @@ DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 NAMED_DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "bar": "|", "pipe": "|", "space": " "}
 # Records that decide which delimiter a file has.
 PROBED = 200
+# So many lines within a cell that look like records are records.
+MANY_LINES = 6
 
 
 def named_delimiter(delimiter: str | None) -> str | None:
@@ -161,12 +163,16 @@ def _check_quotes(rows: list[list[Any]], numbers: list[int], delimiter: str, pat
         FPTError: as said.
     """
     sign = {name: sign for sign, name in DELIMITERS.items()}.get(delimiter, delimiter)
+    ends = {row[-1].strip() for row in rows if isinstance(row[-1], str) and "\n" not in row[-1]}
     for number, row in zip(numbers, rows, strict=True):
         for cell in row:
-            if not isinstance(cell, str) or cell.count("\n") < 3 or not sign or len(row) < 2:
+            if not isinstance(cell, str) or cell.count("\n") < 2 or not sign or len(row) < 2:
                 continue
             lines = cell.split("\n")[1:-1]
-            if sum(line.count(sign) == len(row) - 1 for line in lines) > 0.8 * len(lines):
+            alike = [line for line in lines if line.count(sign) == len(row) - 1]
+            # In prose too a line may have as many commas; few lines must end as records do.
+            known = [line for line in alike if line.rsplit(sign, 1)[1].strip() in ends]
+            if len(alike) > 0.8 * len(lines) and (len(lines) >= MANY_LINES or len(known) == len(lines)):
                 raise FPTError(
                     f"{path}: a cell of record {number} holds {len(lines):,} lines that look like records: a quote that opens"
                     " there is closed far below. Close it, or double it where it is part of the text"

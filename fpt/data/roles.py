@@ -16,9 +16,10 @@ from fpt.errors import FPTError, did_you_mean
 
 LABEL_NAMES = ("label", "labels", "target", "y", "class", "outcome")
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold")
+# An index of refraction is a measurement, a column that is called index is not.
 ID_NAME = re.compile(
-    r"(?:.*[_ .-])?(?:id|ids|idx|uid|uuid|index|row|number)|unnamed: \d+.*|column_\d+|__index_level_\d+__|name|file_name"
-    r"|.*(?<=[a-z])(?:ID|Id)"
+    r"(?:.*[_ .-])?(?:id|ids|uid|uuid)|idx|index|row|row[_ ]?(?:number|index)|number|no\.?|unnamed: \d+.*|column_\d+"
+    r"|__index_level_\d+__|name|file_name|.*(?<=[a-z])(?:ID|Id)"
 )
 # Share of numbers in a column that is taken for one of them.
 NUMERIC = 0.9
