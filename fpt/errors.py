@@ -14,7 +14,7 @@ class FPTError(Exception):
 
 
 class RejectedRows(FPTError):
-    """So many rows can't be used that there is no run; `rows` is a table of them, for a file."""
+    """Refuses a run since too many rows are unusable; `rows` is a table of them, to be written to a file."""
 
     def __init__(self, message: str, rows: Any) -> None:
         super().__init__(message)

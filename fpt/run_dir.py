@@ -37,7 +37,7 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
     """Refuse a folder that holds another run, or a continuation with other settings. Nothing is deleted here.
 
     Raises:
-        FPTError: as said.
+        FPTError: the folder is a file, holds another run, or the arguments of its run are others.
     """
     for folder in (output, *output.parents):
         if folder.exists() and not folder.is_dir():
@@ -87,7 +87,7 @@ def check_same_data(output: Path, prepared: Prepared) -> None:
     """Refuse to continue a run on other data than it began with.
 
     Raises:
-        FPTError: as said.
+        FPTError: data, split or features differ from those that the run began with.
     """
     before, now = json.loads((output / RUN_FILE).read_text(encoding="utf-8")).get(DATA_KEY), data_key(prepared)
     if before is None and not isinstance(prepared.task, GeneratedTask):

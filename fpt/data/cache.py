@@ -157,7 +157,7 @@ def check_arguments(task: Task, args: DataArguments) -> None:
     """Refuse arguments that leave no token.
 
     Raises:
-        FPTError: as said.
+        FPTError: the options leave no token, or make no sense together.
     """
     if args.tokenizer is not None:
         if args.longest < 3:

@@ -144,7 +144,7 @@ def _check_row_names(records: list[list[Any]], width: int, path: Path) -> None:
     """Refuse rows that begin with their number where the header does not: one cell more is not one at the end.
 
     Raises:
-        FPTError: as said.
+        FPTError: rows have one cell more than the header, and it is their number.
     """
     body = records[1:]
     longer = len(body) > 2 and all(len(record) == width + 1 for record in body)
@@ -160,7 +160,7 @@ def _check_quotes(rows: list[list[Any]], numbers: list[int], delimiter: str, pat
     """Refuse a quote that has swallowed records: lines within one cell that look like records themselves.
 
     Raises:
-        FPTError: as said.
+        FPTError: a cell holds lines that look like records.
     """
     sign = {name: sign for sign, name in DELIMITERS.items()}.get(delimiter, delimiter)
     ends = {row[-1].strip() for row in rows if isinstance(row[-1], str) and "\n" not in row[-1]}

@@ -174,7 +174,7 @@ def _check_sets(counts: Counter[str], column: str, decimal: str) -> None:
     """Refuse 1,3 where it may be 1.3 or the labels 1 and 3.
 
     Raises:
-        FPTError: as said.
+        FPTError: labels may be numbers or sets; the line names the flag that decides.
     """
     parts = {part for text in counts for part in text.split(",")}
     single = any("," not in text for text in counts)

@@ -152,7 +152,7 @@ def _check_header(name: str, table: Table, task: Task, whose: str) -> None:
     """Refuse a list without a header, whose first input would be taken for one.
 
     Raises:
-        FPTError: as said.
+        FPTError: the only column's name is an input itself.
     """
     try:
         if isinstance(task, (ImageTask, AudioTask)):

@@ -184,7 +184,7 @@ class OwnTask(Task):
         """Refuse input columns that are of another type altogether.
 
         Raises:
-            FPTError: as said.
+            FPTError: the cells name files, or are files, and --input_type says something else.
         """
         for column in raw.columns:
             if column.role == "input" and (names := _kind_of_files(raw.table.rows[column.name])) and self.input_type == "text":

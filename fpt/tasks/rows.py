@@ -157,7 +157,7 @@ def _complete(numbers: np.ndarray, schema: Schema) -> np.ndarray:
     """Numbers of a row; missing ones are allowed where the mean takes their place.
 
     Raises:
-        ValueError: as said.
+        ValueError: a number is missing and the mean does not take its place, or all are.
     """
     missing = np.isnan(numbers)
     if not missing.any():

@@ -175,7 +175,7 @@ def _check_names(folder: Path) -> None:
     """Refuse Parquet files whose classes have other names or another order: `datasets` gives all of them those of the first.
 
     Raises:
-        FPTError: as said.
+        FPTError: two files list the classes of a column differently.
     """
     from datasets import ClassLabel, Features
     from pyarrow import ArrowException, parquet
