@@ -90,8 +90,8 @@ def test_the_positive_class(cells: list[str], positive: str) -> None:
         (["a", "b"], {"positive": "c"}, "--positive_label 'c' is not a class.*it has a, b"),
         (["a", "b", "c"], {"positive": "c"}, "--positive_label is for two classes; column 'y' has 3"),
         (["a", "b"], {"case": "fold"}, "--label_case 'fold' must be keep or ignore"),
-        ([["a"], "b"], {}, "lists and single values"),
-        ([["a"], ["b"]], {"type": "classes"}, "holds lists; --label_type classes needs one label"),
+        ([["a", "c"], "b"], {}, "lists and single values"),
+        ([["a", "c"], ["b"]], {"type": "classes"}, "holds lists; --label_type classes needs one label"),
         (["", "NA", None], {}, "no row with a label"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_missing_label_is_no_class(tmp_path: Path, mark: str) -> None:
     rows[4] = (rows[4][0], mark)
     found = prepared(f"csv:{write(tmp_path / 'x.csv', ['text', 'label'], rows)}", TEXT)
     assert found.output == Classes(("neg", "pos"))
-    assert list(found.rejected.reason) == ["no label"]
+    assert list(found.rejected.reason) == [f"no label ({mark!r})" if mark else "no label"]
     assert "1 rows without a label" in told(found)
     rows[5:20] = [(text, mark) for text, _ in rows[5:20]]
     path = write(tmp_path / "y.csv", ["text", "label"], rows)

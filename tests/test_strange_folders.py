@@ -243,3 +243,17 @@ def test_a_continued_run_names_the_one_argument_that_differs(tmp_path: Path, lla
     (tmp_path / "file").write_text("")
     with pytest.raises(FPTError, match="file is a file; give a folder"):
         train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "file" / "run")
+
+
+def test_folds_are_no_classes_and_a_folder_below_each_class_is_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(FPTError, match=r"fold1, fold2, … look like folds, not like classes"):
+        read(pictures(tmp_path / "folds", ("fold1", "fold2")))
+    for number, name in enumerate(("n01", "n02")):
+        pictures(tmp_path / "set" / "train" / name, ("images",), seed=number)
+    assert read(tmp_path / "set").output.label_names == ("n01", "n02")
+
+
+def test_a_dataset_that_was_saved_to_disk(tmp_path: Path) -> None:
+    rows = {"text": [t for t, _ in texts()], "label": [y for _, y in texts()]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    assert prepared(f"hub:{tmp_path / 'set'}", TEXT).output.label_names == ("neg", "pos")

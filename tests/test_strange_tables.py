@@ -60,7 +60,7 @@ def test_a_number_that_is_one_is_never_read_as_text(tmp_path: Path, llama_dir: P
     ],
 )
 def test_a_list_is_not_a_number_with_thousands(tmp_path: Path, cells: list[str], width: int | str) -> None:
-    path = write(tmp_path / "x.csv", ["v", "y"], [(cells[i % 2], i // 2 % 2) for i in range(40)])
+    path = write(tmp_path / "x.csv", ["v", "y"], [(cells[i % 2], i // 2 % 2) for i in range(40)], sep=";")
     options = {**NUMBERS, "input_column": "v", "missing": "mean"}
     if isinstance(width, str):
         with pytest.raises(FPTError, match=width):
@@ -135,7 +135,7 @@ def test_groups_in_two_spellings_are_one(tmp_path: Path) -> None:
         (["['a', 'b']", "['a']", "[]"] * 9, ("a", "b")),
         (["1,3", "2", "1,2"] * 9, "may be numbers or sets of labels"),
         (["<5", "<10", "7", "8", "20"] * 9, "2 that are not|18 that are not"),
-        ([f"{i}%" for i in range(40)], "0 labels that are numbers and 40 that are not"),
+        ([f"{i}%" for i in range(40)], "are numbers with signs or units; write bare numbers"),
         (["[a, b]", "[a]"] * 9, "can't be read; write a|b"),
     ],
 )
@@ -244,3 +244,57 @@ def test_what_python_is_given_is_one_list_of_inputs(tmp_path: Path, llama_dir: P
     (tmp_path / "f.csv.predicted.csv").mkdir()
     with pytest.raises(FPTError, match="is a folder; give the name of a file"):
         predict(tmp_path / "run", write(tmp_path / "f.csv", ["text"], [("x",)]))
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "options", "expected"),
+    [
+        (
+            ["5.1", "3.5", "setosa"],
+            lambda i: (i, i / 7, ["setosa", "virginica"][i % 2]),
+            {**NUMBERS, "label_column": "setosa"},
+            "no header",
+        ),
+        (["text", "a", "b"], lambda i: (f"t {i}", i % 2, i % 3), {"label_column": "a,b"}, "name one column; several labels"),
+        (["sentence", "label", "idx"], lambda i: (f"t {i}", "ab"[i % 2], i % 9), {}, ["sentence"]),
+        (["number", "a", "y"], lambda i: (i * 0.37, i, i % 2), NUMBERS, ["number", "a"]),
+        (["refractive_index", "y"], lambda i: (i * 0.37, i % 2), NUMBERS, ["refractive_index"]),
+        (["signal", "label"], lambda i: (f"[{i}, 0.5, 1]", i % 2), {"input_type": "numbers"}, ["signal"]),
+    ],
+)
+def test_ordinary_tables_without_flags(tmp_path: Path, header: list[str], rows: Any, options: dict, expected: Any) -> None:
+    path = write(tmp_path / "x.csv", header, [rows(i) for i in range(60)])
+    if isinstance(expected, str):
+        with pytest.raises(FPTError, match=expected):
+            prepared(f"csv:{path}", options)
+    else:
+        columns = prepared(f"csv:{path}", options).manifest["schema"]["columns"]
+        assert [column["name"] for column in columns if column["role"] == "input"] == expected
+
+
+def test_lists_of_one_label_and_sets_that_never_recur() -> None:
+    found = read_labels([[i / 7] for i in range(60)], LabelOptions(), "y")
+    assert (found.schema.kind, found.values[7]) == ("number", 1.0)
+    with pytest.raises(FPTError, match="120 different labels in 60 sets"):
+        read_labels([[f"a{i}", f"b{i}"] for i in range(60)], LabelOptions(), "y")
+    assert read_labels(["glioma_tumor", "no_tumor"] * 9, LabelOptions(), "y").schema.positive == "glioma_tumor"
+    counts = [str(i % 9) for i in range(60)]
+    assert "(--label_type number if they are quantities)" in read_labels(counts, LabelOptions(), "y").schema.describe()
+
+
+def test_quotes_escaped_by_backslashes_and_the_line_of_a_bad_one(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('text,label\n"He said \\"hi\\" to me",1\n"fine, really",0\n')
+    table = read_table(tmp_path / "x.csv")
+    assert list(table.rows.text) == ['He said "hi" to me', "fine, really"]
+    assert table.format["quotes"] == "escaped by backslashes"
+    (tmp_path / "y.csv").write_text('text,label\na,1\n"b"c,0\n')
+    with pytest.raises(FPTError, match="line 3: ',' expected after"):
+        read_table(tmp_path / "y.csv")
+
+
+def test_a_class_that_reads_as_missing_is_shown(tmp_path: Path) -> None:
+    rows = [(t, ["None", "mild", "severe"][i % 3]) for i, (t, _) in enumerate(texts(90))]
+    path = write(tmp_path / "x.csv", ["text", "label"], rows)
+    with pytest.raises(RejectedRows, match=r"30 rows: no label \('None'\).*--missing_values says which texts mean no label"):
+        prepared(f"csv:{path}", TEXT)
+    assert prepared(f"csv:{path}", {**TEXT, "missing_values": "NA"}).output.size == 3

@@ -71,7 +71,7 @@ def test_a_format_does_not_change_the_hash_or_a_token(tmp_path: Path) -> None:
         (b"\n\n,,\n", {}, "is empty"),
         (b"text,label\n", {}, "a header line and no rows"),
         (b"text,label,text\nx,1,y\n", {}, "the column 'text' 2 times"),
-        (b'text,label\n"x,1\ny,0\n', {}, "can't be read as a table: unexpected end of data"),
+        (b'text,label\n"x,1\ny,0\n', {}, "can't be read as a table: line 3: unexpected end of data"),
         (b'text,label\n"x"y,1\n', {}, "expected after"),
     ],
 )

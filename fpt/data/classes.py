@@ -21,6 +21,7 @@ NEGATIVE = {
     *("0", "-1", "false", "no", "n", "f", "-", "negative", "neg", "inactive", "healthy", "control", "absent", "ham", "benign"),
     *("normal", "ok", "good", "pass", "passed", "alive", "none", "nonbinder", "other"),
 }
+WITHOUT = re.compile(r"(?:no|non|not|without)[ _-]")
 NOT = re.compile(r"(?:non|not|no|in|un)[ _-]?")
 SHORT: tuple[dict[str, str], ...] = (
     {"t": "true", "true": "true", "f": "false", "false": "false"},
@@ -151,7 +152,7 @@ def _positive(names: Sequence[str], counts: Counter[str]) -> str:
         if other in NEGATIVE and one not in NEGATIVE:
             return name
         prefix = NOT.match(other)
-        if prefix and other[prefix.end() :] == one:
+        if prefix and (other[prefix.end() :] == one or WITHOUT.match(other)) and not WITHOUT.match(one):
             return name
     return names[1] if counts[names[0]] == counts[names[1]] else min(names, key=lambda name: counts[name])
 

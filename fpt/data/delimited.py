@@ -46,16 +46,19 @@ def read_delimited(found: tuple[str, str], path: Path, delimiter: str | None, by
     delimiter = delimiter or _delimiter_of(text, by_ending, path)
     about = {"kind": "text", "delimiter": DELIMITERS.get(delimiter, delimiter), "encoding": encoding}
     try:
-        records = _records(text, delimiter, csv.QUOTE_MINIMAL)
+        records = _records(text, delimiter)
     except csv.Error as error:
-        if delimiter != "\t":
+        escaped = _escaped(text, delimiter) if '\\"' in text else None
+        if escaped is not None:
+            records, about["quotes"] = escaped, "escaped by backslashes"
+        elif delimiter == "\t":
+            # Tab-separated files often know no quoting at all.
+            records, about["quotes"] = _records(text, delimiter, quoting=csv.QUOTE_NONE), "read as they are"
+        else:
             raise FPTError(
                 f"{path} can't be read as a table: {error}; a cell that begins with a quote must end with one, and quotes in it"
                 " are doubled"
             ) from error
-        # Tab-separated files often know no quoting at all.
-        records = _records(text, delimiter, csv.QUOTE_NONE)
-        about["quotes"] = "read as they are"
     return fit_records(records, about, path)
 
 
@@ -99,8 +102,20 @@ def _widths(sample: str, delimiter: str) -> list[int]:
     return widths[:-1] if len(widths) > 2 and len(sample) == 200_000 else widths
 
 
-def _records(text: str, delimiter: str, quoting: Any) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True))
+def _records(text: str, delimiter: str, **how: Any) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **how)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise csv.Error(f"line {reader.line_num:,}: {error}") from error
+
+
+def _escaped(text: str, delimiter: str) -> list[list[str]] | None:
+    """Records of a file that writes a quote within a cell with a backslash; None where that does not fit either."""
+    try:
+        return _records(text, delimiter, escapechar="\\", doublequote=False)
+    except csv.Error:
+        return None
 
 
 def _blank(cell: Any) -> bool:

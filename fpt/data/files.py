@@ -124,7 +124,9 @@ def _json(found: tuple[str, str], whole: bool, path: Path) -> Table:
             if len(lists) == 1 and all(isinstance(item, Mapping) for item in lists[0]):
                 records = lists[0]  # {"data": [...]}
             else:
-                raise FPTError(f"{path} can't be read as a table: expected a JSON list of objects, one per sample")
+                raise FPTError(
+                    f"{path} can't be read as a table: expected a JSON list of objects, one per sample (pandas: orient='records')"
+                )
         numbered = list(enumerate(records if isinstance(records, list) else [], 1))
     else:
         numbered = []

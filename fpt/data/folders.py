@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,12 @@ def _by_folder(files: Sequence[Found], level: str | None) -> list[Row]:
         raise FPTError(
             f"the folders {', '.join(sorted(names))} hold files and no folders of classes; expected train/CLASS/FILE, or"
             " metadata.csv in each"
+        )
+    while len({rest[-1] for rest in classes if rest}) == 1 and all(len(rest) != 1 for rest in classes):
+        classes = [rest[:-1] for rest in classes]  # CLASS/images/x.png
+    if names and all(re.fullmatch(r"fold[ _-]?\d+", name.casefold()) for name in names):
+        raise FPTError(
+            f"the folders {', '.join(sorted(names)[:3])}, … look like folds, not like classes; name labels in metadata.csv"
         )
     depths = {len(rest) for rest in classes if rest}
     if depths and (len(depths) > 1 or max(depths) > 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,11 @@ class LabelSchema:
         if self.kind == "multilabel":
             return f"sets of {len(self.names)} labels, separated by {self.delimiter!r}: {shown}{more}"
         positive = f"; positive: {printable(self.positive, 30)}" if self.positive is not None else ""
-        return f"{len(self.names)} classes {shown}{more}{positive}"
+        quantities = (
+            not self.given and len(self.names) > 2 and all(is_number(n) and not LEADING_ZERO.match(n) for n in self.names)
+        )
+        hint = " (--label_type number if they are quantities)" if quantities else ""
+        return f"{len(self.names)} classes {shown}{more}{positive}{hint}"
 
 
 @dataclass
@@ -87,6 +92,8 @@ def read_labels(cells: Sequence[Any], options: LabelOptions, column: str, decima
     if options.case not in (None, "keep", "ignore"):
         raise FPTError(f"--label_case {options.case!r} must be keep or ignore")
     lists = [isinstance(cell, (list, tuple, np.ndarray)) for cell in cells]
+    if any(lists) and options.type != "multilabel" and all(len(cell) == 1 for cell in itertools.compress(cells, lists)):
+        cells, lists = [c[0] if is_list else c for c, is_list in zip(cells, lists, strict=True)], [False]
     if any(lists):
         return _sets(cells, options, column, lists)
     texts = [as_label(cell, decimal) for cell in cells]
@@ -139,6 +146,10 @@ def _known(texts: Sequence[str], options: LabelOptions, decimal: str) -> list[bo
     return [not is_missing(text, marks) for text in texts]
 
 
+def _no_label(text: str) -> str:
+    return f"no label ({printable(text, 20)!r})" if text else "no label"
+
+
 def _guess(counts: Counter[str], column: str, decimal: str) -> str:
     """The kind of a column whose user did not say it.
 
@@ -154,7 +165,12 @@ def _guess(counts: Counter[str], column: str, decimal: str) -> str:
     odd = [text for text in counts if text not in numeric]
     censored = [text for text in odd if CENSORED.fullmatch(text)]
     with_units = sum(bool(UNIT.fullmatch(text)) and not is_number(text, decimal) for text in odd)
-    if len(numeric) > MANY or (censored and numeric) or with_units > MANY:
+    if with_units > MANY and with_units > len(numeric):
+        raise FPTError(
+            f"labels of column {column!r} such as {printable(odd[0], 20)!r} are numbers with signs or units; write bare numbers,"
+            " or pass --label_type classes"
+        )
+    if len(numeric) > MANY or (censored and numeric):
         shown = ", ".join(f"{printable(text, 20)!r}" for text in odd[:3])
         raise FPTError(
             f"column {column!r} has {sum(counts[t] for t in numeric):,} labels that are numbers and"
@@ -223,7 +239,7 @@ def _numbers(texts: Sequence[str], known: Sequence[bool], options: LabelOptions,
     for text, has in zip(texts, known, strict=True):
         try:
             values.append(number_of(text, decimal) if has else None)
-            reasons.append("" if has else "no label")
+            reasons.append("" if has else _no_label(text))
         except ValueError as error:
             values.append(None)
             reasons.append(f"the label {error}")
@@ -245,7 +261,7 @@ def _classes(
     other = [f"{printable(t, 20)!r} ({n:,}) as {name_of[t]!r}" for t, n in counts.items() if name_of[t] != t]
     notes = [f"label {column!r}: read {', '.join(other[:6])}{', …' if len(other) > 6 else ''}"] if other else []
     schema = LabelSchema("classes", names, tuple(merged[name] for name in names), options.type is not None, positive)
-    return Labels(schema, values, ["" if has else "no label" for has in known], notes)
+    return Labels(schema, values, ["" if has else _no_label(text) for text, has in zip(texts, known, strict=True)], notes)
 
 
 def _texts_of_sets(texts: Sequence[str], known: Sequence[bool], options: LabelOptions, column: str) -> Labels:
@@ -281,6 +297,9 @@ def _from_sets(sets: Sequence[list[str] | None], options: LabelOptions, separato
     names = sorted(counts, key=lambda name: (number_of(name) if is_number(name) else 0.0, name))
     if options.positive is not None:
         raise FPTError("--positive_label is for two classes; each label of a set has its own")
+    rows = sum(one is not None for one in sets)
+    if options.type is None and len(names) > max(MANY, rows / 2):
+        raise FPTError(f"{len(names):,} different labels in {rows:,} sets; pass --label_type multilabel if they are labels")
     values = [None if one is None else [int(name in one) for name in names] for one in sets]
     schema = LabelSchema("multilabel", tuple(names), tuple(counts[n] for n in names), options.type is not None, None, separator)
     return Labels(schema, values, ["no label" if one is None else "" for one in sets])

@@ -93,7 +93,11 @@ def is_number(cell: Any, decimal: str = POINT) -> bool:
 
 
 def decimal_of(
-    columns: Mapping[str, Sequence[Any]], given: str | None = None, whose: str = "the table", default: str | None = None
+    columns: Mapping[str, Sequence[Any]],
+    given: str | None = None,
+    whose: str = "the table",
+    default: str | None = None,
+    doubt_points: bool = True,
 ) -> str:
     """The decimal separator of a file: it is one in all columns of numbers.
 
@@ -101,6 +105,7 @@ def decimal_of(
         columns: cells by column.
         given: what ``--decimal`` says.
         default: taken where the cells don't say it.
+        doubt_points: whether 24.211 beside 730 may be 24211.
 
     Raises:
         FPTError: the cells speak for both or for neither, and nothing was given.
@@ -121,7 +126,7 @@ def decimal_of(
         points = [text for text in texts if EITHER[POINT].fullmatch(text)]
         # 24.211 beside 730: where thousands are set apart by points, smaller numbers have none.
         whole = [text for text in texts if PLAIN.fullmatch(text)]
-        if points and (default == COMMA or (whole and all(len(text.lstrip("+-")) <= 3 for text in whole))):
+        if points and (default == COMMA or (doubt_points and whole and all(len(text.lstrip("+-")) <= 3 for text in whole))):
             doubt.setdefault(POINT, f"{points[0]!r} in column {name!r}")
     if len(proof) == 2:
         raise FPTError(

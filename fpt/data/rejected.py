@@ -45,7 +45,8 @@ def check_rejected(rejected: pd.DataFrame, total: int, allowed: float, origin: s
         return
     kinds = "; ".join(count_reasons(rejected)[:4])
     share = min(1.0, math.ceil(len(rejected) / total * 100) / 100)
-    policy = " or --missing drop" if rejected.reason.str.startswith(("no value", "no label")).any() else ""
+    policy = " or --missing drop" if rejected.reason.str.startswith(("no value", "no label", "empty ")).any() else ""
+    policy += "; --missing_values says which texts mean no label" if rejected.reason.str.startswith("no label (").any() else ""
     raise RejectedRows(
         f"{len(rejected):,} of {total:,} rows of {origin} can't be used: {kinds}. Correct them, or leave them out with"
         f" --max_bad_fraction {share:g}{policy}",

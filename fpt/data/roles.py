@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fpt.data.numerals import MISSING, is_missing, is_number
+from fpt.data.numerals import MISSING, is_missing, is_number, number_of
 from fpt.data.schema import NUMBERS, SHA, SPLIT, TRUTH, ColumnSchema
 from fpt.data.splits import split_name
 from fpt.data.table import Table, cell_text
@@ -21,6 +21,7 @@ ID_NAME = re.compile(
     r"(?:.*[_ .-])?(?:id|ids|uid|uuid)|idx|index|row|row[_ ]?(?:number|index)|number|no\.?|unnamed: \d+.*|column_\d+"
     r"|__index_level_\d+__|name|file_name|.*(?<=[a-z])(?:ID|Id)"
 )
+HEADER = " (the first line must name the columns)"
 # Share of numbers in a column that is taken for one of them.
 NUMERIC = 0.9
 
@@ -63,7 +64,9 @@ def assign_roles(
     guessed = not inputs
     inputs = inputs or _guess_inputs(table, left, input_type, known_inputs, whose, marks)
     if label is None:
-        raise FPTError(f"{whose} has no column that is surely the label; give --label_column, one of {_listed(names, inputs)}")
+        raise FPTError(
+            f"{whose} has no column that is surely the label; give --label_column, one of {_listed(names, inputs)}{HEADER}"
+        )
     if label in inputs:
         raise FPTError(f"column {label!r} is both --input_column and --label_column of {whose}; give two different ones")
     kind = "number" if input_type == NUMBERS else input_type
@@ -89,6 +92,8 @@ def _listed(names: Sequence[str], taken: Sequence[str] = ()) -> str:
 def _named(names: Sequence[str], name: str | None, flag: str, whose: str) -> str | None:
     if not name:
         return None
+    if flag == "--label_column" and "," in name and all(part.strip() in names for part in name.split(",")):
+        raise FPTError(f"{flag} {name!r}: name one column; several labels of a row belong in one cell, as a|b")
     if name.strip() not in names:
         mixed = "; is --delimiter right?" if any(name in one and name != one for one in names) else ""
         raise FPTError(
@@ -116,8 +121,15 @@ def _split_column(table: Table) -> str | None:
     return None
 
 
-def _is_id(cells: pd.Series, name: str) -> bool:
+def _id_like(cells: pd.Series, name: str) -> bool:
+    """Whether a column is named as an id; numbers with a fraction are measurements all the same."""
     if not ID_NAME.fullmatch(name) and not ID_NAME.fullmatch(name.casefold()):
+        return False
+    return not any(is_number(cell) and number_of(cell) % 1 for cell in cells)
+
+
+def _is_id(cells: pd.Series, name: str) -> bool:
+    if not _id_like(cells, name):
         return False
     texts = [cell_text(cell).strip() for cell in cells]
     return all(texts) and len(set(texts)) == len(texts)
@@ -143,8 +155,8 @@ def _guess_inputs(
     if input_type == NUMBERS:
         # Row numbers, folds and copies of the label are no measurements.
         odd = {*LABEL_NAMES, *SPLIT_COLUMNS}
-        names = [n for n in left if n.casefold() not in odd and not ID_NAME.fullmatch(n) and not ID_NAME.fullmatch(n.casefold())]
-        found = [name for name in names if _mostly_numbers(table.rows[name], marks)]
+        names = [n for n in left if n.casefold() not in odd and not _id_like(table.rows[n], n)]
+        found = [name for name in names if _mostly_numbers(table.rows[name], marks)] or (names if len(names) == 1 else [])
     else:
         found = [n for n in left if n.casefold() in {name.casefold() for name in known}][:1] or (
             list(left) if len(left) == 1 else []

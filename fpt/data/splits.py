@@ -238,9 +238,11 @@ def _check_rare(strata: np.ndarray, names: Sequence[str]) -> None:
     if rare:
         shown = ", ".join(f"{name!r} ({count} {'row' if count == 1 else 'rows'})" for name, count in rare[:5])
         more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
+        numeric = bool(names) and all(re.fullmatch(r"-?\d+", name) for name in names)
+        quantities = ", or --label_type number if they are quantities" if numeric else ""
         raise FPTError(
             f"the rows can't be split: classes with fewer than {FEWEST} rows can't be in every split: {shown}{more};"
-            " add rows, leave these classes out, or pass --split random"
+            f" add rows, leave these classes out, or pass --split random{quantities}"
         )
 
 

@@ -63,7 +63,7 @@ class AudioTask(Task):
     """A task whose raw rows have a column ``sound``: a file's name, or its bytes."""
 
     standardise = "each"
-    text_columns = ("sound", "audio", "file", "path", "file_name")
+    text_columns = ("sound", "audio", "file", "path", "file_name", "filename")
     options: type | None = AudioOptions
     libraries = ("torchaudio", "soundfile", "scipy")
     code_version = 2

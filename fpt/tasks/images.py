@@ -67,7 +67,7 @@ class ImageTask(Task):
     width: int
     channels: int
     raw: bool = False
-    text_columns = ("image", "file", "path", "file_name")
+    text_columns = ("image", "file", "path", "file_name", "filename")
     libraries = ("pillow",)
     code_version = 2
 

@@ -186,8 +186,17 @@ class OwnTask(Task):
         Raises:
             FPTError: the cells name files, or are files, and --input_type says something else.
         """
+        label = raw.column("label") or ""
+        values = {cell.strip() for cell in raw.cells("label") if isinstance(cell, str)}
+        if label in values and "delimiter" in raw.table.format:
+            raise FPTError(
+                f"the name of the label column {label!r} of {self.name} is also one of its values: the file seems to have no"
+                " header line; put one above"
+            )
         for column in raw.columns:
-            if column.role == "input" and (names := _kind_of_files(raw.table.rows[column.name])) and self.input_type == "text":
+            is_text = column.role == "input" and self.input_type == "text"
+            names = _kind_of_files(raw.table.rows[column.name]) if is_text else None
+            if names:
                 raise FPTError(f"column {column.name!r} of {self.name} holds names of {names} files; pass --input_type {names}")
             kind = raw.table.kinds.get(column.name)
             if column.role == "input" and kind in ("image", "audio") and kind != self.input_type:
@@ -284,7 +293,10 @@ def _start_schema(raw: Raw, args: DataArguments, input_type: str) -> Schema:
     numeric = [c.name for c in raw.columns if c.role == "label" or (c.role == "input" and input_type == NUMBERS)]
     if o["label_type"] in ("classes", "multilabel") or raw.table.kinds.get(raw.column("label") or "") == "classes":
         numeric = [name for name in numeric if name != raw.column("label")]
-    decimal = decimal_of({name: list(raw.table.rows[name]) for name in numeric}, o.get("decimal"), raw_name(raw))
+    # Commas between unquoted cells leave the point to be the decimal separator.
+    points = raw.table.format.get("delimiter") != "comma"
+    cells = {name: list(raw.table.rows[name]) for name in numeric}
+    decimal = decimal_of(cells, o.get("decimal"), raw_name(raw), doubt_points=points)
     return Schema(
         raw.columns,
         raw.table.format,
@@ -305,7 +317,7 @@ def _count_missing(schema: Schema, raw: Raw, labels: Labels) -> Schema:
 
     def count(column: ColumnSchema) -> int:
         if column.role == "label":
-            return sum(reason == "no label" for reason in labels.reasons)
+            return sum(reason.startswith("no label") for reason in labels.reasons)
         if column.role == "input" and column.type in ("number", "text", "smiles", "protein"):
             marks = schema.marks if column.type == "number" else ("",)
             return sum(is_missing(cell_text(cell), marks) for cell in raw.table.rows[column.name])

@@ -113,13 +113,17 @@ class HubReader(Reader):
 
     def _load(self, config: str | None) -> Any:
         """The splits by name."""
-        from datasets import IterableDatasetDict, load_dataset
+        from datasets import Dataset, IterableDatasetDict, load_dataset, load_from_disk
 
         folder = Path(self.where).expanduser()
         if folder.is_dir():
             _check_names(folder)
         try:
-            parts = load_dataset(str(folder) if folder.exists() else self.where, config)
+            if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():  # by save_to_disk
+                saved = load_from_disk(str(folder))
+                parts = {"train": saved} if isinstance(saved, Dataset) else saved
+            else:
+                parts = load_dataset(str(folder) if folder.exists() else self.where, config)
         except Exception as error:  # of any kind: network, files, formats, configurations
             if "torchcodec" in f"{error} {error.__cause__}":
                 raise FPTError(
@@ -163,7 +167,7 @@ class HubReader(Reader):
         from datasets import load_dataset_builder
 
         folder = Path(self.where).expanduser()
-        if not folder.is_dir():
+        if not folder.is_dir() or (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             return []
         files = load_dataset_builder(str(folder), config).config.data_files or {}
         loaded = {Path(str(file)).name for part in files.values() for file in part}

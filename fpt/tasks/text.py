@@ -78,7 +78,7 @@ class Text:
     """
 
     tokenizer: str = "bpe"
-    columns: tuple[str, ...] = ("text",)
+    columns: tuple[str, ...] = ("text", "sentence", "review", "content", "message", "tweet", "comment")
     libraries: tuple[str, ...] = ("tokenizers",)
     words: bool = True
 
@@ -137,7 +137,7 @@ class Smiles(Parsed):
     """Molecules as SMILES."""
 
     tokenizer = "atom"
-    columns = ("smiles", "SMILES", "Drug")
+    columns = ("smiles", "SMILES", "Drug", "mol", "canonical_smiles")
     libraries = ("tokenizers", "rdkit")
     empty = "empty SMILES"
 
