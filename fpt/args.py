@@ -31,7 +31,7 @@ class DataArguments:
     data_dir: str | None = arg(None, "Folder with raw downloads in the layout of the upstream loader (pytdc: tdc/*.tab).")
     cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept; $FPT_HOME or ~/.cache/fpt when not given.")
     split: str | None = arg(
-        None, "How train, valid and test are made: scaffold, random, official, ...; the task's own by default."
+        None, "How train, valid and test are made: given, stratified, scaffold, random, official, ...; the task's own by default."
     )
     split_seed: int | None = arg(None, "Seed of the split; --seed when not given.")
     tokenizer: str | None = arg(

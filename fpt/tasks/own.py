@@ -54,14 +54,16 @@ class OwnOptions:
     label_delimiter: str | None = arg(None, "Between the labels of a row that has several; one of | ; , when not given.")
     label_case: str | None = arg(None, "keep or ignore: whether labels that differ in case only are different classes.")
     id_column: str | None = arg(
-        None, "Column with the samples' ids, for predictions.csv; a column named so with unique values when not given; none."
+        None,
+        "Column with the samples' ids; a column named so with unique values by default; none for row numbers.",
     )
     split_column: str | None = arg(
-        None, "Column that says train, valid or test; a column named split with such values when not given; none."
+        None, "Column that says train, valid or test; a column named split with such values by default; none for none."
     )
     group_column: str | None = arg(None, "Column with groups (patients, batches, ...): no group is in two splits.")
     missing: str | None = arg(
-        None, "Rows with missing values: drop, error, or mean (of inputs); as bad rows, up to --max_bad_fraction, when not given."
+        None,
+        "Rows with missing values: drop, error, or mean (of inputs); as bad rows, within --max_bad_fraction, when not given.",
     )
     missing_values: str | None = arg(
         None, "Texts that mean no value, separated by commas; NA, nan, None, null and the like when not given."
