@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CONFIG ?= accelerate_configs/cpu.yaml
 RUN ?= runs/quickstart
-# Tests by file over two processes, in the order of names: a long file of few tests must not begin last.
-SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Tests by file over two processes.
+SPREAD ?= -n 2 --dist loadfile
 
 .PHONY: setup quickstart test coverage bench
 
