@@ -42,7 +42,7 @@ class Sequences(Letters):
         """Return the list as it is written, the chains in upper case.
 
         Raises:
-            ValueError: a chain is no sequence, and why.
+            ValueError: a chain is not a sequence of residues; the message says why.
         """
         written = self._stripped(text)
         if not written.startswith("["):

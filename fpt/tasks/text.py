@@ -182,7 +182,7 @@ class Letters(Parsed):
         """Return the sequence in upper case, without white space and a terminal ``*``.
 
         Raises:
-            ValueError: it is no sequence and nothing else, and why.
+            ValueError: it is not one sequence; the message says why.
         """
         stripped = self._stripped(text)
         if header := next((line for line in stripped.splitlines() if line.lstrip().startswith(">")), None):
