@@ -1,158 +1,16 @@
-"""Checkpoints on the Hub: `python -m fpt.hub runs/cyp3a4 user/repo` pushes one; ``user/repo[@revision]`` reads one everywhere.
-
-A push goes through huggingface_hub: files that have arrived are not sent again when the connection breaks. The token is the one
-of ``hf auth login`` or ``$HF_TOKEN``. Whatever happens, the checkpoint on this machine stays as it is.
-"""
+"""Checkpoints on the Hub: `python -m fpt.hub runs/cyp3a4 user/repo` pushes one; ``user/repo[@revision]`` reads one everywhere."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from fpt.errors import FPTError, cli
-
-# What a checkpoint has; nothing else is sent, and nothing else is fetched.
-FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md")
-ATTEMPTS = 5
-# Seconds before the second attempt; each further one waits twice as long.
-WAIT = float(os.environ.get("FPT_HUB_WAIT", "2"))
-NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
-
-
-def is_hub_name(text: str) -> bool:
-    """Whether `text` could be ``user/repo`` or ``user/repo@revision``."""
-    return NAME.fullmatch(text) is not None
-
-
-def check_push(repo: str) -> None:
-    """Find out early what would make a push fail.
-
-    Raises:
-        FPTError: the name is none of a repository, or there is no token.
-    """
-    from huggingface_hub import get_token
-
-    if not is_hub_name(repo) or "@" in repo:
-        raise FPTError(f"--push_to_hub {repo}: give USER/REPOSITORY")
-    if get_token() is None:
-        raise FPTError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
-
-
-def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], None] = print) -> str:
-    """Send a checkpoint folder to the Hub, as one commit.
-
-    Args:
-        private: of a repository that is made by this.
-
-    Returns:
-        The commit's page.
-
-    Raises:
-        FPTError: the Hub refuses it, or can't be reached after several attempts.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-
-    def send() -> str:
-        api.create_repo(repo, private=private, exist_ok=True)
-        said = "Frozen pretrained transformer"
-        done = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(FILES), commit_message=said)
-        return str(done.commit_url)
-
-    try:
-        page = _several_times(send, f"push to {repo}", log)
-    except FPTError as error:
-        raise FPTError(f"{error}; {folder} is whole, push it again with `python -m fpt.hub {folder} {repo}`") from None
-    log(f"pushed to {page}")
-    return page
-
-
-def pull(name: str, log: Callable[[str], None] = lambda line: None) -> Path:
-    """Fetch a checkpoint from the Hub, or take it from the Hub's cache.
-
-    Args:
-        name: ``user/repo`` or ``user/repo@revision``.
-
-    Raises:
-        FPTError: it can't be had.
-    """
-    from huggingface_hub import snapshot_download
-
-    match = NAME.fullmatch(name)
-    if match is None:
-        raise FPTError(f"{name} is no name of a repository; give USER/REPOSITORY or USER/REPOSITORY@REVISION")
-
-    def fetch() -> str:
-        return snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(FILES))
-
-    try:
-        folder = Path(_several_times(fetch, f"fetch of {name}", log))
-    except FPTError as error:
-        raise FPTError(f"{name} is no folder here, and can't be had from the Hub: {error}") from None
-    log(f"checkpoint: {name} from the Hub, commit {folder.name[:12]}")
-    return folder
-
-
-def _several_times(do: Callable[[], str], what: str, log: Callable[[str], None]) -> str:
-    """Do something over the network, again where another attempt may do better.
-
-    Raises:
-        FPTError: it was refused, or failed every time.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return do()
-        except Exception as error:
-            cause = _cause(error)
-            if not _may_pass(cause):
-                raise FPTError(f"{what} was refused: {_in_words(cause)}") from None
-            if attempt == ATTEMPTS:
-                raise FPTError(f"{what} failed {ATTEMPTS} times: {_in_words(cause)}") from None
-            log(f"{what}: {_in_words(cause)}; trying again")
-            time.sleep(WAIT * 2 ** (attempt - 1))
-    raise AssertionError
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The answer of the server behind an error, where there is one."""
-    known: BaseException | None = error
-    while known is not None:
-        if getattr(known, "response", None) is not None or _is_transport(known):
-            return known
-        known = known.__cause__ or known.__context__
-    return error
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether another attempt may do better: the server was busy or broken, or the connection was."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return status >= 500 or status in (408, 425, 429)
-    return _is_transport(error) or isinstance(error, (ConnectionError, TimeoutError))
-
-
-def _is_transport(error: BaseException) -> bool:
-    # By name: which HTTP client it uses is huggingface_hub's own affair.
-    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-
-
-def _in_words(error: BaseException) -> str:
-    response: Any = getattr(error, "response", None)
-    said = str(getattr(error, "server_message", "") or "") or next(iter(str(error).strip().splitlines()), "")
-    status = f"status {response.status_code}: " if response is not None else ""
-    return f"{status}{said or type(error).__name__}"
+from fpt.checkpoint import find_checkpoint, read_config
+from fpt.checkpoint.remote import check_push, push
+from fpt.errors import cli
 
 
 def main() -> None:
     """Push the checkpoint of a run."""
-    from fpt.checkpoint import find_checkpoint, read_config
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="folder that train.py wrote: a run, or its checkpoint/")
     parser.add_argument("repo", help="USER/REPOSITORY")

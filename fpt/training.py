@@ -25,6 +25,7 @@ from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, com
 from fpt.backbones import DTYPES
 from fpt.baselines import MODELS, Estimator, Made, Network
 from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
+from fpt.checkpoint.remote import check_push, push
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
 from fpt.data.cache import Prepared, prepare
 from fpt.data.describe import describe_data
@@ -33,7 +34,6 @@ from fpt.errors import FPTError, RejectedRows
 from fpt.evaluation.predict import predict_split, prediction_table, resolution_of, write_csv
 from fpt.files import alone, recover_folder, slug, write_json
 from fpt.flops import matmul_peak, on_meta, step_flops
-from fpt.hub import check_push, push
 from fpt.parallel import (
     any_process,
     changing,

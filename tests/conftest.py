@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from hub_server import TOKEN, HubServer
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
-import fpt.hub
+import fpt.checkpoint.remote
 from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.data.tokenizers import build_tokenizer
 
@@ -164,7 +164,7 @@ def here(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub
     values |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "hf")}
     for name, value in values.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)
-    monkeypatch.setattr(fpt.hub, "WAIT", 0.01)
+    monkeypatch.setattr(fpt.checkpoint.remote, "WAIT", 0.01)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return hub

@@ -16,11 +16,11 @@ from conftest import molecules, short_run, write_tdc
 from hub_server import TOKEN, HubServer
 
 import fpt
-import fpt.hub
+import fpt.checkpoint.remote
 from fpt.checkpoint import find_checkpoint
+from fpt.checkpoint.remote import FILES, is_hub_name, push
 from fpt.errors import FPTError
 from fpt.files import sha256_file
-from fpt.hub import FILES, is_hub_name, push
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent

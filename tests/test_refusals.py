@@ -17,9 +17,9 @@ from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, 
 
 from fpt import experiment, inspect, plan, report, state
 from fpt.args import EvaluateArguments, parse, parse_training
+from fpt.checkpoint.remote import pull
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
-from fpt.hub import pull
 from fpt.tasks import TASKS
 from fpt.training import run
 

@@ -17,7 +17,8 @@ from rdkit import Chem
 from safetensors.torch import load_file, save_file
 
 from fpt.args import DataArguments, EvaluateArguments
-from fpt.checkpoint import find_checkpoint, load_checkpoint, model_card, read_config
+from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
+from fpt.checkpoint.card import model_card
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
@@ -280,7 +281,7 @@ def test_scores_do_not_depend_on_the_batch_size(finished: Path) -> None:
 def test_save_full_needs_no_core(settings, tmp_path: Path, monkeypatch) -> None:
     run(*settings(save_full=True))
     tuned, tokenizer, _ = load_checkpoint(tmp_path / "run" / "checkpoint")
-    monkeypatch.setattr("fpt.checkpoint.load_core", lambda *a: pytest.fail("the core was loaded"))
+    monkeypatch.setattr("fpt.checkpoint.load.load_core", lambda *a: pytest.fail("the core was loaded"))
     full, _, _ = load_checkpoint(tmp_path / "run" / "full")
     ids = torch.randint(0, len(tokenizer), (2, 9))
     assert torch.equal(tuned(ids, torch.ones_like(ids)), full(ids, torch.ones_like(ids)))

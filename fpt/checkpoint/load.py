@@ -1,86 +1,29 @@
-"""Frozen-core checkpoints: the tuned tensors in safetensors, with everything needed to find the frozen ones again.
-
-A checkpoint is a folder::
-
-    model.safetensors   tuned tensors, input layer and readout, fp32, by their names in `FPT`
-    config.json         task, labels, input, core (name, revision, seed, sha256 of its weights), what is tuned, training, hashes
-    tokenizer.json, tokenizer_config.json
-    README.md           model card
-
-Nothing in it is pickled.
-"""
+"""Read a checkpoint, and put it on its core."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fpt import __version__
 from fpt.backbones import DTYPES, NO_CODE, Core, CoreSpec, build_empty, family_of, load_core
 from fpt.baselines import MODELS, Network
+from fpt.checkpoint.config import CONFIG, WEIGHTS, read_config
+from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.errors import FPTError
-from fpt.files import new_folder, recover_folder, sha256_file, write_json, write_text
-from fpt.hub import is_hub_name, pull
+from fpt.files import recover_folder
 from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT, build_model
 from fpt.outputs import Output, output_from_dict
-from fpt.results import shown_metric
 from fpt.tuning import Tuning, merge_lora
-
-WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
-MISSING = object()
-# What a configuration must have, and of which type.
-REQUIRED: dict[str, Any] = {
-    **{"task": str, "input": dict, "output": dict, "core": dict, "core.name": str, "core.dtype": str, "full": bool},
-    **{"model_sha256": str, "tokenizer_sha256": (str, NoneType), "eval_batch_size": int, "training": dict, "training.seed": int},
-    **{"data": dict, "data.arguments": dict, "data.request": dict, "data.request.split_seed": int, "data.data_sha256": str},
-}
-# What it may have.
-OPTIONAL: dict[str, Any] = {"tuning": dict, "network": dict, "model": str, "mixed_precision": str, "core_config": dict}
-
-
-def save_checkpoint(
-    folder: Path,
-    tensors: Mapping[str, torch.Tensor],
-    config: dict[str, Any],
-    tokenizer: PreTrainedTokenizerBase | None,
-    full_of: Network | None = None,
-) -> None:
-    """Write a checkpoint in one step; an earlier one in `folder` stays until the new one is whole.
-
-    Args:
-        tensors: the tuned tensors by name.
-        config: task, input, output, core and whatever else describes the run.
-        tokenizer: of tasks on text.
-        full_of: write this model's frozen tensors as well, so that it loads without its core.
-    """
-    if isinstance(full_of, FPT):
-        tensors = {**full_of.state_dict(), **tensors}
-        config = {**config, "core_config": _plain_config(full_of)}
-    with new_folder(folder) as new:
-        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, new / WEIGHTS, metadata={"format": "pt"})
-        if tokenizer is not None:
-            tokenizer.save_pretrained(new)
-        config = {
-            "fpt_version": __version__,
-            **config,
-            "full": isinstance(full_of, FPT),
-            "model_sha256": sha256_file(new / WEIGHTS),
-            "tokenizer_sha256": sha256_file(new / TOKENIZER) if tokenizer is not None else None,
-        }
-        write_json(new / CONFIG, config)
-        write_text(new / CARD, model_card(config))
 
 
 def find_checkpoint(path: str, log: Callable[[str], None] = lambda line: None) -> Path:
@@ -99,49 +42,6 @@ def find_checkpoint(path: str, log: Callable[[str], None] = lambda line: None) -
     if not folder.exists():
         raise FPTError(f"checkpoint {path} is not there; give the --output_dir of a finished run or its checkpoint/ folder")
     raise FPTError(f"{path} is no checkpoint: it has no {CONFIG} with {WEIGHTS} beside it")
-
-
-def add_test_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write the scores of the test split into the configuration and the model card."""
-    config = {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), "test_metrics": metrics}
-    write_json(folder / CONFIG, config)
-    write_text(folder / CARD, model_card(config))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check ``config.json``, and check the hashes that it gives of the other files.
-
-    Raises:
-        FPTError: a file is missing, truncated or changed.
-    """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FPTError(f"{folder / CONFIG} can't be read: {error}; copy the checkpoint again") from None
-    missing = [name for name in REQUIRED if _entry(config, name) is MISSING]
-    if missing:
-        raise FPTError(f"{folder / CONFIG} lacks {', '.join(missing)}; it was not written by train.py")
-    for name, kind in {**REQUIRED, **OPTIONAL}.items():
-        value = _entry(config, name)
-        if value is not MISSING and (not isinstance(value, kind) or (kind is int and not 0 <= value < 2**63)):
-            raise FPTError(f"{folder / CONFIG}: {name} is {str(value)[:50]!r}, which makes no sense; copy the checkpoint again")
-    for name, key in ((WEIGHTS, "model_sha256"), (TOKENIZER, "tokenizer_sha256")):
-        if config[key] is None and name == TOKENIZER:
-            continue  # a task on numbers has none
-        if not (folder / name).is_file():
-            raise FPTError(f"{folder} has no {name}; copy the checkpoint again")
-        if sha256_file(folder / name) != config[key]:
-            raise FPTError(f"{folder / name} is truncated or was changed: its sha256 is not the one in {CONFIG}")
-    return config
-
-
-def _entry(config: Any, name: str) -> Any:
-    """The value at ``a.b.c``, or MISSING."""
-    for part in name.split("."):
-        if not isinstance(config, dict) or part not in config:
-            return MISSING
-        config = config[part]
-    return config
 
 
 def load_checkpoint(
@@ -253,67 +153,6 @@ def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> 
     _copy(model.own_parameters(), tensors, where)
 
 
-def model_card(config: dict[str, Any]) -> str:
-    """The model card (README.md) of a checkpoint, with the metadata that the Hub reads."""
-    core, training = config["core"], config.get("training", {})
-    scores = {split: config.get(f"{split}_metrics") or {} for split in ("valid", "test")}
-    names = config["output"].get("label_names")
-    positive = f" (positive: {names[1]})" if config["output"]["kind"] == "classes" and len(names or ()) == 2 else ""
-    labels = f"; labels: {', '.join(names)}{positive}" if names else ""
-    metrics = [m for m in scores["valid"] if any(s.get(m) is not None for s in scores.values())]
-    cells = {m: [shown_metric(s[m]) if s.get(m) is not None else "" for s in scores.values()] for m in metrics}
-    rows = "\n".join(f"| {m} | {' | '.join(values)} |" for m, values in cells.items())
-    settings = ", ".join(f"{k} {v}" for k, v in training.items())
-    kind = "Frozen Pretrained Transformer" if "network" not in config else f"Baseline {config['model']}"
-    data = config.get("data", {})
-    licence = training.get("license") or "not said; heed those of the data and of the core"
-    return (
-        f"---\n{_metadata(config, scores['test'])}\n---\n\n"
-        f"# {kind} for {config['task']}\n\n"
-        f"Core `{core['name']}` ({core.get('num_layers')} layers, revision {core.get('revision')}, seed {core.get('seed')},"
-        f" sha256 of its weights `{core.get('sha256')}`). Tuned: {', '.join(config.get('tuning', {}).get('parts', ['all']))}"
-        f" ({config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,} parameters).\n\n"
-        f"Data: {data.get('source')}, {data.get('licence')}{labels}.\n\n"
-        f"Training: {settings}. Model of step {config.get('step')}, picked on the validation split:\n\n"
-        f"| metric | valid | test |\n|---|---|---|\n{rows}\n\n"
-        "Score or use it:\n\n```\npython evaluate.py --checkpoint DIR_OR_REPO\n"
-        "python evaluate.py --checkpoint DIR_OR_REPO --predict inputs.csv --output predictions.csv\n```\n\n"
-        '```python\nimport fpt\n\nmodel = fpt.load("DIR_OR_REPO")\nmodel.predict([...])\n```\n\n'
-        f"Trained with:\n\n```\n{config.get('command', '')}\n```\n\n"
-        f"Licence: {licence}.\n"
-    )
-
-
-def _metadata(config: dict[str, Any], test: dict[str, Any]) -> str:
-    """The YAML head of a model card."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    core, task = config["core"], config["task"]
-    shown = {name: value for name, value in test.items() if value is not None}
-    results = [
-        EvalResult(
-            task_type=config["output"]["kind"],
-            dataset_type=task,
-            dataset_name=task,
-            dataset_split="test",
-            metric_type=name,
-            metric_value=round(value, 6),
-        )
-        for name, value in shown.items()
-    ]
-    data = ModelCardData(
-        library_name="fpt",
-        tags=["frozen-pretrained-transformer"],
-        base_model=core.get("hub_id"),
-        datasets=[task.removeprefix("hub:")] if task.startswith("hub:") else None,
-        metrics=sorted(shown) or None,
-        license=config.get("training", {}).get("license"),
-        model_name=f"fpt-{task}" if results else None,
-        eval_results=results or None,
-    )
-    return data.to_yaml()
-
-
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, "pt"):
@@ -387,11 +226,3 @@ def _copy(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor],
 def _short(error: BaseException) -> str:
     """An error of someone else's in a few words."""
     return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
-
-
-def _plain_config(model: FPT) -> dict[str, Any]:
-    """The core's architecture as JSON values, without where it came from."""
-    config = model.core.config.to_dict()
-    for key in ("_name_or_path", "quantization_config", "transformers_version"):
-        config.pop(key, None)
-    return json.loads(json.dumps(config, default=str))

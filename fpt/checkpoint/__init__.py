@@ -1,0 +1,29 @@
+"""Frozen-core checkpoints: the tuned tensors in safetensors, with everything needed to find the frozen ones again.
+
+A checkpoint is a folder::
+
+    model.safetensors   tuned tensors, input layer and readout, fp32, by their names in `FPT`
+    config.json         task, labels, input, core (name, revision, seed, sha256 of its weights), what is tuned, training, hashes
+    tokenizer.json, tokenizer_config.json
+    README.md           model card
+
+Nothing in it is pickled.
+"""
+
+from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, read_config
+from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_tuned, trained_core
+from fpt.checkpoint.save import add_test_metrics, save_checkpoint
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "TOKENIZER",
+    "WEIGHTS",
+    "add_test_metrics",
+    "find_checkpoint",
+    "load_checkpoint",
+    "load_tuned",
+    "read_config",
+    "save_checkpoint",
+    "trained_core",
+]

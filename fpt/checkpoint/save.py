@@ -1,0 +1,67 @@
+"""Write a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+
+from fpt import __version__
+from fpt.baselines import Network
+from fpt.checkpoint.card import model_card
+from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS
+from fpt.files import new_folder, sha256_file, write_json, write_text
+from fpt.model import FPT
+
+
+def save_checkpoint(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    config: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase | None,
+    full_of: Network | None = None,
+) -> None:
+    """Write a checkpoint in one step; an earlier one in `folder` stays until the new one is whole.
+
+    Args:
+        tensors: the tuned tensors by name.
+        config: task, input, output, core and whatever else describes the run.
+        tokenizer: of tasks on text.
+        full_of: write this model's frozen tensors as well, so that it loads without its core.
+    """
+    if isinstance(full_of, FPT):
+        tensors = {**full_of.state_dict(), **tensors}
+        config = {**config, "core_config": _plain_config(full_of)}
+    with new_folder(folder) as new:
+        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, new / WEIGHTS, metadata={"format": "pt"})
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
+        config = {
+            "fpt_version": __version__,
+            **config,
+            "full": isinstance(full_of, FPT),
+            "model_sha256": sha256_file(new / WEIGHTS),
+            "tokenizer_sha256": sha256_file(new / TOKENIZER) if tokenizer is not None else None,
+        }
+        write_json(new / CONFIG, config)
+        write_text(new / CARD, model_card(config))
+
+
+def add_test_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write the scores of the test split into the configuration and the model card."""
+    config = {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), "test_metrics": metrics}
+    write_json(folder / CONFIG, config)
+    write_text(folder / CARD, model_card(config))
+
+
+def _plain_config(model: FPT) -> dict[str, Any]:
+    """The core's architecture as JSON values, without where it came from."""
+    config = model.core.config.to_dict()
+    for key in ("_name_or_path", "quantization_config", "transformers_version"):
+        config.pop(key, None)
+    return json.loads(json.dumps(config, default=str))
