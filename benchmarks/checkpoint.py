@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.backbones import CoreSpec, load_core
+from fpt.backbones import load_core
 from fpt.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, read_config, save_checkpoint
 from fpt.errors import cli
 
@@ -39,13 +39,13 @@ def main() -> None:
     args = parser.parse_args()
     folder = find_checkpoint(args.checkpoint)
     model, tokenizer, config = load_checkpoint(folder)
-    spec = CoreSpec(**config["core"])
+    spec = config.core
     tuned = model.own_parameters()
     with tempfile.TemporaryDirectory() as temporary:
         small, full = Path(temporary) / "small", Path(temporary) / "full"
         rows = [
-            ("tuned tensors only", small, lambda: save_checkpoint(small, tuned, config, tokenizer)),
-            ("--save_full", full, lambda: save_checkpoint(full, tuned, config, tokenizer, full_of=model)),
+            ("tuned tensors only", small, lambda: save_checkpoint(small, tuned, config.values, tokenizer)),
+            ("--save_full", full, lambda: save_checkpoint(full, tuned, config.values, tokenizer, full_of=model)),
         ]
         print(f"core {spec.name}, {spec.num_layers} layers; median of {args.repeats}")
         print(f"{'checkpoint':<20}{'bytes':>14}{'save s':>9}{'check s':>9}{'load s':>9}")

@@ -231,11 +231,6 @@ def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
     return changed(DataArguments(), **{**values, **changes})
 
 
-def trained_arguments(config: Mapping[str, Any], **changes: Any) -> DataArguments:
-    """The data arguments of a checkpoint. Those from before inputs were brought into one notation keep the user's own."""
-    return data_arguments({"keep_notation": True, **config["data"]["arguments"]}, **changes)
-
-
 def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[str, Any]:
     """The arguments of a task's or a baseline's own, with their defaults.
 

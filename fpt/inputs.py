@@ -47,6 +47,10 @@ class Tokens(Input):
     kind: ClassVar[str] = "tokens"
     column: ClassVar[str] = "input_ids"
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise ValueError(f"pad_id {self.pad_id} is not one of the {self.vocab_size} tokens")
+
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
         if not widths:
             return nn.Embedding(self.vocab_size, hidden_size)
@@ -98,6 +102,14 @@ class Patches(Input):
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        if self.dim < 1 or self.positions < 0:
+            raise ValueError(f"dim {self.dim} is below 1, or positions {self.positions} below 0")
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if len(numbers) not in (1, self.dim) or not np.isfinite(numbers).all():
+                raise ValueError(f"{name} is not one finite number, or {self.dim} of them")
+        if min(self.std) <= 0:
+            raise ValueError("a std is not above 0")
 
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> PatchEmbedding:
         return PatchEmbedding(self.dim, widths, hidden_size, self.positions)

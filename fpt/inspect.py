@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
-from fpt.backbones import DTYPES, RUN, Core, CoreSpec, core_config, family_of, fuse_activations
+from fpt.backbones import DTYPES, Core
+from fpt.backbones.meta import empty_core
 from fpt.baselines.frozen import check_length, longest_sample, spec_of, tuning_of
 from fpt.data.batches import LengthGroupedBatchSampler
 from fpt.data.cache import Prepared, prepare
-from fpt.errors import FPTError, cli
+from fpt.errors import cli
 from fpt.flops import step_flops
 from fpt.inputs import Input
 from fpt.model import FPT, build_model, with_positions
@@ -42,25 +43,6 @@ class Row:
     def memory(self) -> int:
         """Bytes of weights, gradients and optimizer state."""
         return self.tuned * BYTES_TUNED + self.frozen_bytes
-
-
-def empty_core(spec: CoreSpec) -> Core:
-    """The core that `spec` names, in its precision but without memory for its weights.
-
-    Raises:
-        FPTError: its configuration can't be had.
-    """
-    if spec.name.startswith(RUN):
-        raise FPTError(f"--backbone {spec.name}: a run is inspected by the core that it started from")
-    config = core_config(spec)
-    family = family_of(config)
-    with torch.device("meta"):
-        model = family.build(config)
-    family.take_table(model)
-    fuse_activations(model)
-    if spec.num_layers is not None:
-        family.shorten(model, spec.num_layers)
-    return Core(model, family, spec, None, None, 1.0)
 
 
 def empty_model(core: Core, inputs: Input, output: Output, tuning: Tuning) -> FPT:

@@ -21,6 +21,8 @@ from fpt.results import RESOLUTION, Scores, bit_metrics, classification_metrics,
 
 # So many classes or labels are described one by one.
 DESCRIBED = 10
+# Bits of one sample.
+MOST_BITS = 1_000_000
 
 
 class Output(ABC):
@@ -103,6 +105,7 @@ class Classes(Output):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_names", tuple(self.label_names))
+        _check_names(self.label_names)
 
     @property
     def size(self) -> int:  # type: ignore[override]
@@ -187,6 +190,7 @@ class MultiLabel(Decisions):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_names", tuple(self.label_names))
+        _check_names(self.label_names)
         for name in self.label_names:
             if not name or name == self.NONE or self.SEPARATOR in name:
                 raise FPTError(
@@ -245,6 +249,10 @@ class Value(Output):
     size: ClassVar[int] = 1  # type: ignore[misc]
     default_metric: ClassVar[str] = "mae"  # type: ignore[misc]
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 < self.std < math.inf):
+            raise ValueError(f"mean {self.mean} is not finite, or std {self.std} not above 0")
+
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
         standardised = (np.asarray(values, dtype=np.float64) - self.mean) / self.std
         return torch.as_tensor(standardised.astype(np.float32))
@@ -294,6 +302,10 @@ class Bits(Decisions):
     kind: ClassVar[str] = "bits"
     default_metric: ClassVar[str] = "accuracy"  # type: ignore[misc]
 
+    def __post_init__(self) -> None:
+        if min(self.size, self.tokens) < 1 or self.size * self.tokens > MOST_BITS:
+            raise ValueError(f"{self.tokens} tokens of {self.size} bits are not between 1 and {MOST_BITS:,} bits")
+
     def metrics(self, labels: np.ndarray, predictions: np.ndarray, resolution: float = RESOLUTION) -> Scores:
         return bit_metrics(labels, predictions)
 
@@ -321,6 +333,12 @@ def output_from_dict(values: dict[str, Any]) -> Output:
     """
     values = dict(values)
     return OUTPUTS[values.pop("kind")](**values)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Refuse names that would give a file of predictions no columns, or two of one name."""
+    if not names or len(set(names)) < len(names):
+        raise ValueError("label_names are none, or two of them are the same")
 
 
 def _probability(value: float) -> str:

@@ -404,7 +404,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[str]:
     Raises:
         FPTError: the run can't be loaded.
     """
-    from fpt.args import trained_arguments
+    from fpt.args import changed
     from fpt.attention import features, look
     from fpt.checkpoint import find_checkpoint, load_checkpoint
     from fpt.data.cache import prepare
@@ -414,9 +414,9 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[str]:
     model, _, config = load_checkpoint(find_checkpoint(str(folder)))
     if not isinstance(model, FPT):
         return []
-    args = trained_arguments(config, data_dir=data_dir)
-    wanted = config["data"]["data_sha256"]
-    prepared = prepare(TASKS[config["task"]], args, config["data"]["request"]["split_seed"], lambda line: None, wanted)
+    args = changed(config.data.arguments, data_dir=data_dir)
+    wanted = config.data.data_sha256
+    prepared = prepare(TASKS[config.task], args, config.data.request.split_seed, lambda line: None, wanted)
     if prepared.manifest["data_sha256"] != wanted:
         raise FPTError(f"the data of {folder} is not here; give it with --data_dir")
     chosen = np.random.default_rng(SEED).choice(len(prepared.samples("test")), samples, replace=False).tolist()

@@ -7,6 +7,7 @@ Parts: ``ln`` (norms), ``pos`` (learned positions), ``attn`` (attention), ``ff``
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from fpt.errors import FPTError, did_you_mean
 
 PARTS = ("ln", "pos", "attn", "ff", "in", "out", "lora")
+# Of the input layer or the readout.
+MOST_HIDDEN_LAYERS = 100
 EVERYTHING = ("ln", "pos", "attn", "ff", "other", "in", "out")
 PRESETS = {
     "fpt": ("ln", "pos", "in", "out"),
@@ -48,6 +51,9 @@ class Tuning:
     def __post_init__(self) -> None:
         for name in ("parts", "input_layers", "readout_layers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        widths = (self.lora_rank, *self.input_layers, *self.readout_layers)
+        if min(widths) < 1 or len(widths) > MOST_HIDDEN_LAYERS or not math.isfinite(self.lora_alpha):
+            raise ValueError(f"a width or rank below 1, more than {MOST_HIDDEN_LAYERS} hidden layers, or a lora_alpha not finite")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values for `Tuning(**values)`."""

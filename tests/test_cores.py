@@ -375,7 +375,7 @@ def test_a_run_on_any_family_comes_back_from_its_checkpoint(name: str, folders, 
     small, _, config = load_checkpoint(find_checkpoint(str(tmp_path / "run")))
     full, _, _ = load_checkpoint(tmp_path / "run" / "full")
     assert torch.equal(small(ids, mask), full(ids, mask))
-    assert config["tuning"]["parts"] == ["ln", "pos", "in", "out"]
+    assert config.tuning.parts == ("ln", "pos", "in", "out")
 
 
 @pytest.mark.parametrize("tune", ["all", "fpt", "lora", "ln"])

@@ -333,7 +333,7 @@ def test_attention_is_what_the_core_computes(table: Path, monkeypatch) -> None:
     model, _, config = load_checkpoint(folder)
     from fpt.args import data_arguments
 
-    args = data_arguments(config["data"]["arguments"], data_dir=str(table / "raw"))
+    args = data_arguments(config.values["data"]["arguments"], data_dir=str(table / "raw"))
     prepared = prepare(TASKS["cyp3a4"], args, 1, lambda line: None)
     looked = look(model, prepared, [0, 5])
     for one in looked:

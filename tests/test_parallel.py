@@ -104,7 +104,7 @@ def test_every_strategy_has_the_losses_and_the_checkpoint_of_one_process(strateg
     assert all(p.dtype == torch.float32 for p in model.tuned_parameters().values())
     sizes = [(find_checkpoint(str(place / n)) / "model.safetensors").stat().st_size for n in (strategy, "single")]
     assert sizes[0] == sizes[1]
-    assert config["core"] == load_checkpoint(find_checkpoint(str(place / "single")))[2]["core"]
+    assert config.core == load_checkpoint(find_checkpoint(str(place / "single")))[2].core
 
 
 @pytest.mark.parametrize(

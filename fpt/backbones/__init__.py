@@ -26,7 +26,15 @@ import transformers
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 
@@ -39,6 +47,8 @@ RANDOM, RUN = "random:", "run:"
 NO_CODE: Mapping[str, Any] = MappingProxyType({"trust_remote_code": False})
 # Bytes of a core's own input table; more than large cores have.
 LARGEST_TABLE = 8 * 2**30
+# No backbone has more blocks.
+MOST_LAYERS = 2_000
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Parts of a core: norms, positions, attention, feed-forward, and the rest.
 CORE_PARTS = ("ln", "pos", "attn", "ff", "other")
@@ -349,39 +359,55 @@ class Weights:
         return digest.hexdigest()
 
 
-def build_empty(config: dict[str, Any], check: Callable[[PreTrainedModel], None], layers: int) -> PreTrainedModel:
-    """A core of the architecture in `config` (``PreTrainedConfig.to_dict``), its weights to be loaded by the caller.
-
-    Args:
-        check: is shown the core without memory first, and raises what it has against it.
-        layers: more than so many are refused: there are no weights for them.
+def config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
+    """The architecture that ``PreTrainedConfig.to_dict`` described.
 
     Raises:
-        ValueError: as said, or the core's own input table, which is not used, would be too large to be made.
+        FPTError: it has more blocks than any backbone, or transformers does not know its type.
     """
-    config = dict(config)
-    plain = AutoConfig.for_model(config.pop("model_type"), **config)
-    family = family_of(plain)
-    if not 1 <= plain.num_hidden_layers <= layers:
-        raise ValueError(f"{plain.num_hidden_layers:,} layers, more than there are tensors")
+    values = dict(values)
+    kind = values.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        raise FPTError(f"backbone of model_type {str(kind)[:50]!r}: transformers does not know it")
+    config = AutoConfig.for_model(kind, **values)
+    check_layers(config, kind)
+    return config
+
+
+def check_layers(config: PreTrainedConfig, name: str) -> None:
+    """Refuse more blocks than any backbone has: each takes time, also without memory for its weights.
+
+    Raises:
+        FPTError: there are too many of them, or none.
+    """
+    layers = getattr(config, "num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
+        raise FPTError(f"backbone {name!r} has {layers!r} layers; between 1 and {MOST_LAYERS:,} are possible")
+
+
+def build_from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    """A backbone of an architecture, its weights to be loaded by the caller; without its input table, which is not used.
+
+    Raises:
+        ValueError: that table would be too large to be built for a moment.
+    """
+    family = family_of(config)
     with torch.device("meta"), no_init_weights():
-        shell = family.build(plain)
-    table = family.take_table(shell)
-    check(shell)
+        table = family.take_table(family.build(config))
     if table is not None and table.nbytes > LARGEST_TABLE:
         raise ValueError(f"an input table of {table.nbytes / 2**30:,.0f} GiB")
-    model = family.build(plain)
+    model = family.build(config)
     family.take_table(model)
     fuse_activations(model)
     model.config.tie_word_embeddings = False
     return model
 
 
-def core_config(spec: CoreSpec) -> PreTrainedConfig:
-    """The architecture of the core that `spec` names, without its weights.
+def core_config(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) -> PreTrainedConfig:
+    """The architecture of the backbone that `spec` names, without its weights.
 
     Raises:
-        FPTError: it can't be had.
+        FPTError: it is not available, or has more blocks than any backbone.
     """
     name = spec.name.removeprefix(RANDOM)
     names = backbone_names()
@@ -389,10 +415,17 @@ def core_config(spec: CoreSpec) -> PreTrainedConfig:
         with contextlib.suppress(FPTError):
             return names[name].random_config(name)
         name = names[name].hub_ids[name]
+    path = Path(name).expanduser()
     try:
-        return AutoConfig.from_pretrained(os.path.expanduser(name), revision=spec.revision, **NO_CODE)
+        if path.suffix == ".gguf" and path.is_file():
+            path = converted_gguf(path)
+        if not path.is_dir():
+            log(f"backbone: the configuration of {name} from the Hub")
+        config = AutoConfig.from_pretrained(str(path) if path.is_dir() else name, revision=spec.revision, **NO_CODE)
     except Exception as error:
-        raise FPTError(_why_not(spec.name, names, error)) from None
+        raise FPTError(_why_not(spec.name, names, error)) from error
+    check_layers(config, spec.name)
+    return config
 
 
 def load_pretrained(
@@ -419,8 +452,8 @@ def load_pretrained(
     return model, tokenizer, getattr(model.config, "_commit_hash", None) or revision
 
 
-def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """Load a GGUF file, de-quantized to fp32.
+def converted_gguf(path: Path) -> Path:
+    """Folder with a GGUF file's model, de-quantized to fp32.
 
     Reading GGUF takes transformers many seconds, so the result is kept as safetensors in the cache, under the file's hash.
     """
@@ -429,7 +462,12 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
     if not folder.is_dir():
         with new_folder(folder) as new:
             _convert_gguf(path, new)
-    model, tokenizer, _ = load_pretrained(str(folder))
+    return folder
+
+
+def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """Load a GGUF file, de-quantized to fp32; see `converted_gguf`."""
+    model, tokenizer, _ = load_pretrained(str(converted_gguf(path)))
     return model, tokenizer
 
 

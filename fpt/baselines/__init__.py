@@ -115,7 +115,13 @@ class Model(ABC):
 
 
 class NetworkModel(Model):
-    """A network that the training loop trains as a whole."""
+    """A network that the training loop trains as a whole.
+
+    Attributes:
+        sources: its options that name trained weights to start from. A checkpoint has weights of its own.
+    """
+
+    sources: tuple[str, ...] = ()
 
     @abstractmethod
     def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:

@@ -67,6 +67,7 @@ class Ast(NetworkModel):
     name = "ast"
     source = "arXiv 2104.01778"
     options = AstOptions
+    sources = ("ast_checkpoint",)
 
     def shape(self, prepared: Prepared) -> dict[str, Any]:
         """Frames of a clip and bands of a frame; of a checkpoint, its whole configuration."""

@@ -10,7 +10,7 @@ A checkpoint is a folder::
 Nothing in it is pickled.
 """
 
-from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, read_config
+from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_tuned, trained_core
 from fpt.checkpoint.save import add_test_metrics, save_checkpoint
 
@@ -19,6 +19,7 @@ __all__ = [
     "CONFIG",
     "TOKENIZER",
     "WEIGHTS",
+    "CheckpointConfig",
     "add_test_metrics",
     "find_checkpoint",
     "load_checkpoint",

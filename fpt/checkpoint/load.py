@@ -1,32 +1,44 @@
-"""Read a checkpoint, and put it on its core."""
+"""Read a checkpoint, and put it on its backbone.
+
+Nothing in it is trusted: its configuration is validated as a whole; then the model that it describes is built without memory for
+its weights and held against the header of the file of weights; only then memory is taken, as much as the header says.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fpt.backbones import DTYPES, NO_CODE, Core, CoreSpec, build_empty, family_of, load_core
+from fpt.backbones import DTYPES, NO_CODE, RUN, Core, CoreSpec, build_from_config, config_from_dict, family_of, load_core
+from fpt.backbones.meta import core_of_config, empty_core, shorten_core
 from fpt.baselines import MODELS, Network
-from fpt.checkpoint.config import CONFIG, WEIGHTS, read_config
+from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
+from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.errors import FPTError
 from fpt.files import recover_folder
-from fpt.inputs import Input, input_from_dict
 from fpt.model import FPT, build_model
-from fpt.outputs import Output, output_from_dict
-from fpt.tuning import Tuning, merge_lora
+from fpt.tuning import merge_lora
+
+Log = Callable[[str], None]
+# Runs that started from the backbone of another run, one after the other.
+LONGEST_CHAIN = 8
 
 
-def find_checkpoint(path: str, log: Callable[[str], None] = lambda line: None) -> Path:
+def silent(line: str) -> None:
+    """Log nothing."""
+
+
+def find_checkpoint(path: str, log: Log = silent) -> Path:
     """The checkpoint folder at `path`: the folder itself, the ``checkpoint/`` of a run, or that of ``user/repo[@revision]``.
 
     Raises:
@@ -45,93 +57,57 @@ def find_checkpoint(path: str, log: Callable[[str], None] = lambda line: None) -
 
 
 def load_checkpoint(
-    folder: Path, log: Callable[[str], None] = lambda line: None, backbone: str | None = None
-) -> tuple[Network, PreTrainedTokenizerBase | None, dict]:
-    """Load core and tuned tensors.
+    folder: Path, log: Log = silent, backbone: str | None = None
+) -> tuple[Network, PreTrainedTokenizerBase | None, CheckpointConfig]:
+    """Load backbone and trainable tensors.
 
     Args:
-        backbone: where the core is, when that is not where it was in training; it must be the same core.
+        backbone: where the backbone is, when that is not where it was in training; it must be the same one.
 
     Returns:
         The model in evaluation mode, the tokenizer (None for a task on numbers) and the configuration.
 
     Raises:
-        FPTError: files are damaged, the core has other weights or shapes, or it can't be had.
+        FPTError: files are damaged, the backbone has other weights or shapes, or is not available.
     """
     config = read_config(folder)
-    tensors = _read_tensors(folder / WEIGHTS)
-    _check_numbers(config, tensors, folder)
-    with _understood(folder):
-        if "network" in config:
-            model = _baseline(config, tensors, folder)
-        elif config["full"]:
-            model = _full_model(config, tensors, folder)
-        else:
-            model, _ = _on_core(config, tensors, folder, log, backbone)
-    return model.eval(), _tokenizer(folder) if config["tokenizer_sha256"] else None, config
+    with understood(folder):
+        model = _open(config, folder, log, backbone)[0]
+    return model.eval(), _tokenizer(folder) if config.tokenizer_sha256 else None, config
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
-    except Exception as error:  # of many kinds, some of them the tokenizers' own
-        raise FPTError(f"{folder}: its tokenizer can't be read ({_short(error)}); copy the checkpoint again") from None
-
-
-def trained_core(where: str, log: Callable[[str], None]) -> Core:
-    """The core of a checkpoint as its training left it, to be the core of another run.
+def trained_core(where: str, log: Log) -> Core:
+    """The backbone of a checkpoint as its training left it, to be the backbone of another run.
 
     Raises:
         FPTError: as `load_checkpoint`.
     """
-    folder = find_checkpoint(where)
+    folder = find_checkpoint(where, log)
     config = read_config(folder)
-    if "network" in config:
-        raise FPTError(f"{where} is a run of --model {config['model']}, which has no core")
-    tensors = _read_tensors(folder / WEIGHTS)
-    _check_numbers(config, tensors, folder)
-    with _understood(folder):
-        if config["full"]:
-            model = _full_model(config, tensors, folder)
-            spec = CoreSpec(config["core"]["name"])
-            core = Core(model.core, model.family, spec, None, None, model.family.input_std(model.core, None))
-        else:
-            _, core = _on_core(config, tensors, folder, log)
+    if config.network is not None:
+        raise FPTError(f"{where} is a run of --model {config.model}, which has no backbone")
+    with understood(folder):
+        model, core = _open(config, folder, log)
+        if core is None:
+            assert isinstance(model, FPT)
+            std = model.family.input_std(model.core, None)
+            core = Core(model.core, model.family, CoreSpec(config.core.name), None, None, std)
     merge_lora(core.model)
     return core
 
 
-def _on_core(
-    config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path, log: Callable[[str], None], where: str | None = None
-) -> tuple[FPT, Core]:
-    known = {f.name for f in fields(CoreSpec)}
-    spec = CoreSpec(**{k: v for k, v in config["core"].items() if k in known})
-    if where:
-        spec.name, spec.revision = where, None
-    inputs, output, tuning = _ends(config)
-    core = load_core(spec, log, tuning.parts)
-    model = build_model(core, inputs, output, tuning)
-    load_tuned(model, tensors, str(folder / WEIGHTS))
-    return model, core
+def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Copy trained tensors into `model`.
 
-
-def _baseline(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> Network:
-    inputs, output, _ = _ends(config)
-    about = config["network"]
-    kind: Any = MODELS[about["name"]]
-    model = kind.network(inputs, output, about["options"], about["shape"])
-    load_tuned(model, tensors, str(folder / WEIGHTS))
-    return model
-
-
-def _ends(config: dict[str, Any]) -> tuple[Input, Output, Tuning]:
-    tuning = Tuning(**config.get("tuning", {}))
-    return input_from_dict(config["input"]), output_from_dict(config["output"]), tuning
+    Raises:
+        FPTError: names or shapes are not those of the parameters that a checkpoint of the model holds.
+    """
+    _copy(model.own_parameters(), tensors, where)
 
 
 @contextlib.contextmanager
-def _understood(folder: Path) -> Iterator[None]:
-    """A configuration that makes no sense ends in an error of its reader or of the library that builds from it.
+def understood(folder: Path) -> Iterator[None]:
+    """A configuration that nothing can be built from ends in an error of the library that was to build it.
 
     Raises:
         FPTError: instead of these.
@@ -140,87 +116,113 @@ def _understood(folder: Path) -> Iterator[None]:
         yield
     except FPTError:
         raise
+    except MemoryError as error:
+        raise FPTError(f"there is not enough memory for the model of {folder}") from error
     except Exception as error:
-        raise FPTError(f"{folder / CONFIG} can't be understood ({_short(error)}); copy the checkpoint again") from None
+        raise FPTError(f"{folder / CONFIG} can't be understood ({_short(error)}); copy the checkpoint again") from error
 
 
-def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Copy tuned tensors into `model`.
-
-    Raises:
-        FPTError: names or shapes are not those of the parameters that a checkpoint of the model holds.
-    """
-    _copy(model.own_parameters(), tensors, where)
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _open(config: CheckpointConfig, folder: Path, log: Log, backbone: str | None = None) -> tuple[Network, Core | None]:
+    """The model of a checkpoint, and the backbone that it is on, where that is not in the checkpoint itself."""
+    if backbone is not None:
+        config = replace(config, core=replace(config.core, name=backbone, revision=None))
+    where = str(folder / WEIGHTS)
+    _check_shell(config, folder, log)
     try:
-        with safe_open(path, "pt"):
-            return load_file(path)
+        tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise FPTError(f"{path} is no whole safetensors file: {error}; copy the checkpoint again") from None
+        raise FPTError(f"{where} is no whole safetensors file: {error}; copy the checkpoint again") from error
+    if config.full:
+        return _full_model(config, tensors, where), None
+    if config.network is not None:
+        model: Network = _baseline(config)
+        load_tuned(model, tensors, where)
+        return model, None
+    core = load_core(config.core, log, config.tuning.parts)
+    model = build_model(core, config.input, config.output, config.tuning)
+    load_tuned(model, tensors, where)
+    return model, core
 
 
-def _full_model(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> FPT:
-    known = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
+def _check_shell(config: CheckpointConfig, folder: Path, log: Log) -> None:
+    """Hold the model that the configuration describes against the header of its weights. No memory is taken for either."""
+    header = read_header(folder / WEIGHTS)
+    if config.network is not None:
+        _check_counts(config, len(header), folder)
+        with torch.device("meta"):
+            shell = _baseline(config).own_parameters()
+    else:
+        with torch.device("meta"):
+            core = _empty_core(config, log)
+            model = build_model(core, config.input, config.output, config.tuning)
+        # A checkpoint of the whole model has the frozen parameters as well.
+        shell = dict(model.named_parameters()) if config.full else model.own_parameters()
+    named = "" if config.full or config.network else f" (backbone {config.core.name!r})"
+    check_header(shell, header, f"{folder / WEIGHTS}{named}")
 
-    def check(core: nn.Module) -> None:
-        _check_tensors(dict(core.named_parameters()), known, str(folder / WEIGHTS))
 
-    core = build_empty(config["core_config"], check, len(tensors))
-    model = FPT(core, family_of(core.config), *_ends(config), core_dtype=DTYPES[config["core"]["dtype"]])
-    # Kept in the precision it was trained in, so that the scores are the same.
-    for name, parameter in model.named_parameters():
-        if name in tensors:
-            parameter.data = parameter.data.to(tensors[name].dtype)
-    _copy(dict(model.named_parameters()), tensors, str(folder / WEIGHTS))
-    return model
+def _empty_core(config: CheckpointConfig, log: Log, chain: int = 0) -> Core:
+    """The backbone of a checkpoint on the meta device; of a run on the backbone of another run, that of the first one."""
+    if chain > LONGEST_CHAIN:
+        raise FPTError(f"backbone {config.core.name!r}: more than {LONGEST_CHAIN} runs start from one another's backbone")
+    if config.full:
+        return core_of_config(config_from_dict(config.core_config or {}), CoreSpec(config.core.name))
+    if not config.core.name.startswith(RUN):
+        return empty_core(config.core, log)
+    core = _empty_core(read_config(find_checkpoint(config.core.name.removeprefix(RUN), log)), log, chain + 1)
+    if config.core.num_layers is not None:
+        shorten_core(core, config.core.num_layers)
+    return core
 
 
-def _check_numbers(config: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Refuse a configuration that asks for more than its tensors can fill, before any memory is taken for it.
-
-    Raises:
-        FPTError: as said.
-    """
-    most = sum(tensor.numel() for tensor in tensors.values())
+def _check_counts(config: CheckpointConfig, tensors: int, folder: Path) -> None:
+    """Refuse a baseline of more layers than the file has tensors: each takes time, also without memory for its weights."""
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, inner in value.items():
                 check(str(key), inner)
-        elif isinstance(value, (list, tuple)):
-            for inner in value:
-                check(name, inner)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            limit = len(tensors) if name.endswith("layers") and name not in ("input_layers", "readout_layers") else most
-            if abs(value) > limit:
-                raise FPTError(
-                    f"{folder / CONFIG}: {name} {value:,} asks for more than {WEIGHTS} holds; copy the checkpoint again"
-                )
+        elif isinstance(value, int) and name.endswith("layers") and value > tensors:
+            raise FPTError(f"{folder / CONFIG}: {name} {value:,} asks for more than {WEIGHTS} holds; copy the checkpoint again")
 
-    for part in ("input", "tuning", "network"):
-        check(part, config.get(part, {}))
+    assert config.network is not None
+    check("options", config.network.options)
+    check("shape", config.network.shape)
 
 
-def _check_tensors(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], where: str) -> None:
-    if missing := sorted(set(parameters) - set(tensors)):
-        raise FPTError(f"{where} lacks {len(missing)} tensors of this core, the first one {missing[0]}")
-    if extra := sorted(set(tensors) - set(parameters)):
-        raise FPTError(f"{where} has {len(extra)} tensors that this core has not, the first one {extra[0]}")
-    for name, parameter in parameters.items():
-        tensor = tensors[name]
-        if parameter.shape != tensor.shape:
-            raise FPTError(f"{where}: {name} has shape {tuple(tensor.shape)}, this core needs {tuple(parameter.shape)}")
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise FPTError(f"{where}: {name} has numbers that are not finite or of a wrong type; train again, or copy it again")
+def _baseline(config: CheckpointConfig) -> Network:
+    about = config.network
+    assert about is not None
+    kind: Any = MODELS[about.name]
+    # What it started from is in its weights: nothing is fetched.
+    options = {**about.options, **dict.fromkeys(kind.sources)}
+    return kind.network(config.input, config.output, options, about.shape)
 
 
-def _copy(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], where: str) -> None:
-    _check_tensors(parameters, tensors, where)
+def _full_model(config: CheckpointConfig, tensors: dict[str, torch.Tensor], where: str) -> FPT:
+    core = build_from_config(config_from_dict(config.core_config or {}))
+    ends = config.input, config.output, config.tuning
+    model = FPT(core, family_of(core.config), *ends, core_dtype=DTYPES[config.core.dtype])
+    # Kept in the precision it was trained in, so that the scores are the same.
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            parameter.data = parameter.data.to(tensors[name].dtype)
+    _copy(dict(model.named_parameters()), tensors, where)
+    return model
+
+
+def _copy(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    check_tensors(parameters, tensors, where)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
+    except Exception as error:  # of many kinds, some of them the tokenizers' own
+        raise FPTError(f"{folder}: its tokenizer can't be read ({_short(error)}); copy the checkpoint again") from error
 
 
 def _short(error: BaseException) -> str:

@@ -3,6 +3,7 @@ predictions. Every guess has a flag that overrides it."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,7 @@ from fpt.data.labels import LabelSchema
 from fpt.data.numerals import MISSING, POINT, is_missing, is_number, number_of, numbers_of
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
+from fpt.typed import as_type
 
 NUMBERS = "numbers"
 # Column that a Hub dataset's or a folder's own splits are kept in.
@@ -49,6 +51,14 @@ class ColumnSchema:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if (
+            len(self.mean) != len(self.std)
+            or not all(map(math.isfinite, (*self.mean, *self.std)))
+            or min(self.std, default=1) <= 0
+        ):
+            raise ValueError(f"mean and std of column {self.name[:50]!r} are not as many finite numbers, std above 0")
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -73,6 +83,15 @@ class Schema:
     width: int | None = None
     standardise: str = "each"
     lists: bool = False
+
+    def __post_init__(self) -> None:
+        if self.decimal not in (POINT, ",") or self.missing not in (None, *POLICIES) or self.standardise not in STANDARDISE:
+            raise ValueError("a decimal separator, a rule for missing values or a way to standardise that is not known")
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"a width of {self.width}")
+        moments = sum(len(column.mean) for column in self.of("input"))
+        if moments not in (0, 1) and moments != self.width:
+            raise ValueError(f"{moments} means for samples of {self.width} numbers")
 
     def with_lists(self, cells: Sequence[Any], decimal_given: bool) -> Schema:
         """Decide whether the only input column holds lists or numbers.
@@ -211,17 +230,6 @@ def schema_from_dict(values: Mapping[str, Any]) -> Schema:
     """The schema that `Schema.to_dict` described.
 
     Raises:
-        KeyError, TypeError, ValueError: the values are not those of a schema.
+        FPTError: the values are not those of a schema.
     """
-    known = dict(values)
-    if known.get("decimal", POINT) not in (POINT, ",") or known.get("missing") not in (None, *POLICIES):
-        raise ValueError("a decimal separator or a rule for missing values that there is not")
-    label = known.pop("label", None)
-    columns = tuple(
-        ColumnSchema(**{**c, "mean": tuple(float(v) for v in c["mean"]), "std": tuple(float(v) for v in c["std"])})
-        for c in known.pop("columns")
-    )
-    if label is not None:
-        label = LabelSchema(**{**label, "names": tuple(label["names"]), "counts": tuple(label["counts"])})
-    missing_values = known.pop("missing_values", None)
-    return Schema(columns, label=label, missing_values=None if missing_values is None else tuple(missing_values), **known)
+    return as_type(Schema, dict(values), "schema")

@@ -14,14 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.baselines import Network
+from fpt.checkpoint import CheckpointConfig
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
-from fpt.data.schema import Schema, schema_from_dict
+from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.evaluation.predict import predict
-from fpt.inputs import input_from_dict
-from fpt.outputs import Output, output_from_dict
+from fpt.outputs import Output
 from fpt.tasks import Task
 from fpt.tasks.audio import AudioTask, sound_suffixes
 from fpt.tasks.images import ImageTask, picture_suffixes
@@ -54,21 +54,6 @@ class _Listed(list):
     @property
     def lengths(self) -> list[int]:
         return [sample["length"] for sample in self]
-
-
-def schema_of(config: Mapping[str, Any]) -> Schema | None:
-    """The schema of a checkpoint; None of a published task, and of checkpoints from before there were any.
-
-    Raises:
-        FPTError: it can't be understood.
-    """
-    found = config["data"].get("schema")
-    if found is None:
-        return None
-    try:
-        return schema_from_dict(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FPTError(f"the checkpoint's data schema can't be understood ({error}); copy the checkpoint again") from error
 
 
 def read_inputs(
@@ -176,7 +161,7 @@ def predict_file(
     args: DataArguments,
     model: Network,
     tokenizer: PreTrainedTokenizerBase | None,
-    config: dict[str, Any],
+    config: CheckpointConfig,
     batch_size: int,
     accelerator: Accelerator,
     decimal: str | None = None,
@@ -190,8 +175,8 @@ def predict_file(
         The rows with the columns of the output (``prediction``, for classes ``probability_NAME`` of each) and ``reason``: why
         a row has an empty prediction, that its input was cut, or that it has unknown tokens.
     """
-    shape, output, rows = input_from_dict(config["input"]), output_from_dict(config["output"]), inputs.rows
-    task = _reading_task(task, inputs, schema_of(config), decimal)
+    shape, output, rows = config.input, config.output, inputs.rows
+    task = _reading_task(task, inputs, config.data.schema, decimal)
     samples = _Listed()
     cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output)}
     found = {name: list(rows[column]) for name, column in inputs.columns.items()}

@@ -7,14 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from fpt.args import trained_arguments
-from fpt.baselines import MODELS
 from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
+from fpt.checkpoint.load import understood
 from fpt.errors import FPTError
-from fpt.evaluation.files import as_rows, predict_file, schema_of
-from fpt.outputs import output_from_dict
+from fpt.evaluation.files import as_rows, predict_file
+from fpt.evaluation.task import task_of
 from fpt.parallel import make_accelerator
-from fpt.tasks import TASKS, GeneratedTask, resolve
+from fpt.tasks import GeneratedTask
 
 
 class Predictor:
@@ -25,7 +24,8 @@ class Predictor:
         backbone: where the core is, when that is not where it was in training.
 
     Attributes:
-        config: what ``config.json`` says.
+        task, args: that it was trained on, as they read inputs.
+        model, tokenizer, accelerator, folder: what is loaded, and from where.
 
     Raises:
         FPTError: it is not there, damaged, or its core can't be had.
@@ -33,13 +33,18 @@ class Predictor:
 
     def __init__(self, checkpoint: str, backbone: str | None = None, log: Callable[[str], None] = lambda line: None) -> None:
         folder = find_checkpoint(checkpoint, log)
-        self.config = read_config(folder)
-        data = trained_arguments(self.config, data_dir=None, cache_dir=None)
-        self.task, self.args = resolve(TASKS[self.config["task"]], data, MODELS[self.config.get("model", "fpt")].view)
-        if isinstance(self.task, GeneratedTask):
-            raise FPTError(f"{self.task.name} is generated, it has no inputs to predict; score it with evaluate.py")
-        self.accelerator = make_accelerator(self.config.get("mixed_precision"))
-        self.model, self.tokenizer, _ = load_checkpoint(folder, log, backbone)
+        self._record = read_config(folder)
+        task, self.args = task_of(self._record, folder, data_dir=None, cache_dir=None)
+        if isinstance(task, GeneratedTask):
+            raise FPTError(f"{task.name} is generated, it has no inputs to predict; score it with evaluate.py")
+        self.task, self.folder = task, folder
+        self.accelerator = make_accelerator(self._record.mixed_precision)
+        self.model, self.tokenizer, self._record = load_checkpoint(folder, log, backbone)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` says, as JSON values."""
+        return self._record.values
 
     def predict(self, inputs: Sequence[Any] | pd.DataFrame, batch_size: int | None = None) -> list[dict[str, Any]]:
         """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.
@@ -54,18 +59,19 @@ class Predictor:
         Raises:
             FPTError: an input does not have the model's columns.
         """
-        rows = as_rows(inputs, schema_of(self.config))
+        rows = as_rows(inputs, self._record.data.schema)
         if rows.rows.empty:
             return []
-        size = batch_size or self.config["eval_batch_size"]
+        size = self._record.eval_batch_size if batch_size is None else batch_size
         if size < 1:
             raise FPTError(f"batch_size {size} must be at least 1")
-        out = predict_file(rows, self.task, self.args, self.model, self.tokenizer, self.config, size, self.accelerator)
+        with understood(self.folder):
+            out = predict_file(rows, self.task, self.args, self.model, self.tokenizer, self._record, size, self.accelerator)
         return [self._plain(row) for row in out.to_dict("records")]
 
     def _plain(self, row: dict[str, Any]) -> dict[str, Any]:
         known = row["prediction"] != ""
-        number = output_from_dict(self.config["output"]).kind == "value"
+        number = self._record.output.kind == "value"
         said: Any = (float(row["prediction"]) if number else row["prediction"]) if known else None
         shares = {k.removeprefix("probability_"): float(v) for k, v in row.items() if k.startswith("probability_") and known}
         return {"prediction": said, **({"probabilities": shares} if shares else {}), "reason": row["reason"]}

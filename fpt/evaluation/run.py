@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from accelerate import Accelerator
 
-from fpt.args import EvaluateArguments, trained_arguments
-from fpt.baselines import MODELS
-from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
-from fpt.data.cache import prepare
+from fpt.args import EvaluateArguments
+from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
+from fpt.checkpoint.load import understood
+from fpt.data.cache import Prepared, prepare
 from fpt.data.rejected import count_reasons
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError
 from fpt.evaluation import files
 from fpt.evaluation.predict import predict_split, resolution_of, write_csv
+from fpt.evaluation.task import task_of
 from fpt.files import write_json
-from fpt.outputs import output_from_dict
+from fpt.inputs import Patches
 from fpt.parallel import make_accelerator
 from fpt.results import table
-from fpt.tasks import SPLITS, TASKS, GeneratedTask, resolve
+from fpt.tasks import SPLITS, GeneratedTask
 
 
 def run(args: EvaluateArguments) -> None:
@@ -31,51 +33,68 @@ def run(args: EvaluateArguments) -> None:
     say: Callable[[str], None] = print if os.environ.get("RANK", "0") == "0" else _silent
     folder = find_checkpoint(args.checkpoint, say)
     config = read_config(folder)
-    changes = {"data_dir": args.data_dir, "cache_dir": args.cache_dir, "num_proc": args.num_proc}
-    task, data = resolve(TASKS[config["task"]], trained_arguments(config, **changes), MODELS[config.get("model", "fpt")].view)
+    task, data = task_of(config, folder, data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     inputs = _inputs(args, task, config, say) if args.predict else None
     if inputs is None and args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
     # There is nothing to spread without an optimizer: whatever trained it, each process has the whole model.
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # The precision of the run, so that the scores are the run's.
-    accelerator = make_accelerator(config.get("mixed_precision"))
+    accelerator = make_accelerator(config.mixed_precision)
     model, tokenizer, config = load_checkpoint(folder, accelerator.print, args.backbone)
-    batch_size = args.eval_batch_size or config["eval_batch_size"]
+    batch_size = args.eval_batch_size or config.eval_batch_size
     if inputs is not None:
-        out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator, args.decimal)
+        assert not isinstance(task, GeneratedTask)
+        with understood(folder):
+            out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator, args.decimal)
         _report_predictions(out, args, accelerator)
         return
-    seed, wanted = config["data"]["request"]["split_seed"], config["data"]["data_sha256"]
+    seed, wanted = config.data.request.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
         prepared = prepare(task, data, seed, accelerator.print if accelerator.is_main_process else _silent, wanted)
-    if prepared.manifest["data_sha256"] != wanted:
-        raise FPTError(
-            f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
-            f" ({config['data']['origin']}); give that with --data_dir"
-        )
-    predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)
+    _check_same_data(prepared, config, folder)
+    with understood(folder):
+        predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)
     metrics = prepared.output.metrics(labels, predictions, resolution_of(model, accelerator))
-    core = config["core"]
     accelerator.print(
-        f"{config['task']}: core {core['name']}, {prepared.split_method} split of seed {seed}, seed"
-        f" {config['training']['seed']}, model of step {config['step']}\n{table({args.split: metrics})}"
+        f"{config.task}: core {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
+        f" {config.training.seed}, model of step {config.step}\n{table({args.split: metrics})}"
     )
     if args.output and accelerator.is_main_process:
         kept = ("task", "core", "step", "training", "model_sha256")
-        report = {**{k: config[k] for k in kept}, "data": prepared.manifest, "metrics": {args.split: metrics}}
+        report = {**{k: config.values[k] for k in kept}, "data": prepared.manifest, "metrics": {args.split: metrics}}
         write_json(Path(args.output), report)
 
 
-def _inputs(args: EvaluateArguments, task: Any, config: dict[str, Any], log: Callable[[str], None]) -> Any:
+def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path) -> None:
+    """Refuse to score on other data than the checkpoint was trained on, or with labels that its readout does not have.
+
+    Raises:
+        FPTError: the hash of the rows, the labels or the inputs are others.
+    """
+    if prepared.manifest["data_sha256"] != config.data.data_sha256:
+        raise FPTError(
+            f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
+            f" ({config.data.origin}); give that with --data_dir"
+        )
+    same_input = (
+        replace(prepared.input, positions=0) == replace(config.input, positions=0)
+        if isinstance(prepared.input, Patches) and isinstance(config.input, Patches)
+        else prepared.input == config.input
+    )
+    if prepared.output != config.output or not same_input:
+        raise FPTError(f"{folder}: the labels or inputs of the model are not those of its data; copy the checkpoint again")
+
+
+def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: Callable[[str], None]) -> Any:
     """The rows of ``--predict``."""
     if not args.output:
         raise FPTError("--predict needs --output FILE.csv to write the predictions to")
     if isinstance(task, GeneratedTask):
         raise FPTError(f"--predict: {task.name} is generated, it has no inputs in files")
     options = TableOptions(args.delimiter, args.encoding, args.sheet)
-    inputs = files.read_inputs(Path(args.predict or ""), args.column, task, files.schema_of(config), options, args.decimal, log)
-    _keep_users_columns(args, inputs.rows, files.output_columns(output_from_dict(config["output"])))
+    inputs = files.read_inputs(Path(args.predict or ""), args.column, task, config.data.schema, options, args.decimal, log)
+    _keep_users_columns(args, inputs.rows, files.output_columns(config.output))
     return inputs
 
 

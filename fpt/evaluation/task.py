@@ -1,0 +1,45 @@
+"""The task of a checkpoint, as its training read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fpt.args import DataArguments, changed
+from fpt.baselines import MODELS
+from fpt.checkpoint import CheckpointConfig
+from fpt.checkpoint.load import understood
+from fpt.data.cache import check_arguments
+from fpt.errors import FPTError
+from fpt.inputs import Patches, Tokens
+from fpt.tasks import TASKS, GeneratedTask, Task, resolve
+from fpt.typed import as_type
+
+
+def task_of(config: CheckpointConfig, folder: Path, **changes: Any) -> tuple[Task | GeneratedTask, DataArguments]:
+    """Return the task of a checkpoint, and its arguments with `changes`.
+
+    Args:
+        folder: of the checkpoint, for the errors.
+
+    Raises:
+        FPTError: there is no such task, or the arguments make no sense for it or for the model.
+    """
+    task = TASKS[config.task]
+    arguments = changed(config.data.arguments, **changes)
+    if task.options is not None:
+        as_type(task.options, arguments.options, "data.arguments.options")
+    with understood(folder):
+        task, arguments = resolve(task, arguments, MODELS[config.model].view)
+        if isinstance(config.input, Tokens) != (arguments.tokenizer is not None):
+            raise FPTError(f"{folder}: task {task.name} and the input of the model are of different kinds")
+        if isinstance(task, GeneratedTask):
+            if (task.dim(arguments), task.output(arguments)) != (getattr(config.input, "dim", None), config.output):
+                raise FPTError(f"{folder}: task {task.name} with these arguments has other inputs or labels than the model")
+            return task, arguments
+        if config.data.schema is not None:
+            task = task.with_schema(config.data.schema)
+        check_arguments(task, arguments)
+        if type(config.input) is Patches and task.input(arguments) is None and task.dim(arguments) != config.input.dim:
+            raise FPTError(f"{folder}: {task.name} has tokens of {task.dim(arguments)} numbers, the model {config.input.dim}")
+    return task, arguments
