@@ -90,6 +90,8 @@ def pull(name: str, log: Callable[[str], None] = lambda line: None) -> Path:
     def fetch() -> str:
         return snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(FILES))
 
+    # Before: whoever runs this may not want it.
+    log(f"checkpoint: fetching {name} from the Hub")
     try:
         folder = Path(_several_times(fetch, f"fetch of {name}", log))
     except FPTError as error:

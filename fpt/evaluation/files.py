@@ -20,7 +20,7 @@ from fpt.data.numerals import decimal_of
 from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.errors import FPTError, did_you_mean
-from fpt.evaluation.predict import predict
+from fpt.evaluation.predict import check_finite, predict
 from fpt.outputs import Output
 from fpt.tasks import Task
 from fpt.tasks.audio import AudioTask, sound_suffixes
@@ -195,6 +195,7 @@ def predict_file(
             cells[REASON][row] = "; ".join(_remarks(features, task, args))
     if samples:
         predictions, _ = predict(accelerator.prepare(model), samples, shape, output, batch_size, accelerator)
+        check_finite(predictions)
         for sample, prediction in zip(samples, predictions, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
                 cells[name][sample["row"]] = cell

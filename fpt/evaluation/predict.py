@@ -18,6 +18,7 @@ from datasets import Dataset
 from fpt.data.batches import SortedBatchSampler, make_loader
 from fpt.data.cache import Prepared
 from fpt.data.samples import numbers
+from fpt.errors import FPTError
 from fpt.files import write_text
 from fpt.inputs import Input
 from fpt.outputs import Output
@@ -61,6 +62,16 @@ def predict(
     whole = torch.cat([p for _, parts, _ in found for p in parts]).numpy()[order]
     theirs = [label for _, _, parts in found for label in parts]
     return whole, np.asarray(theirs)[order] if theirs else None
+
+
+def check_finite(predictions: np.ndarray) -> None:
+    """Refuse predictions that are no numbers.
+
+    Raises:
+        FPTError: one is not finite.
+    """
+    if not np.isfinite(predictions).all():
+        raise FPTError("the model predicts numbers that are not finite: its weights, its backbone or its precision are not right")
 
 
 def predict_split(

@@ -19,7 +19,7 @@ from fpt.data.rejected import count_reasons
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError
 from fpt.evaluation import files
-from fpt.evaluation.predict import predict_split, resolution_of, write_csv
+from fpt.evaluation.predict import check_finite, predict_split, resolution_of, write_csv
 from fpt.evaluation.task import task_of
 from fpt.files import write_json
 from fpt.inputs import Patches
@@ -55,6 +55,7 @@ def run(args: EvaluateArguments) -> None:
     _check_same_data(prepared, config, folder)
     with understood(folder):
         predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)
+        check_finite(predictions)
     metrics = prepared.output.metrics(labels, predictions, resolution_of(model, accelerator))
     accelerator.print(
         f"{config.task}: core {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
