@@ -162,6 +162,11 @@ class EvaluateArguments:
     decimal: str | None = arg(None, "Decimal separator in --predict, . or , ; what its cells show when not given.")
     sheet: str | None = arg(None, "Sheet of an Excel file; the first one when not given.")
     output: str | None = arg(None, "Where predictions (CSV) or metrics (JSON) are written.")
+    raw_cells: bool = arg(
+        False,
+        "Leave cells of --predict as they are. By default an apostrophe is put before texts that a spreadsheet would run as"
+        " formulas (= + - @ at the start; not numbers).",
+    )
     data_dir: str | None = arg(None, "Folder with raw downloads, as for train.py.")
     cache_dir: str | None = arg(None, "Where preprocessed Arrow files are kept, as for train.py.")
     eval_batch_size: int | None = arg(None, "Samples in a batch; as in training when not given.")

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
+import math
 import os
 import shlex
 import signal
@@ -41,8 +41,10 @@ import yaml
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat, parse
 from fpt.errors import FPTError, cli, did_you_mean
+from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
 from fpt.files import slug, write_json, write_text
 from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better, shown_metric, shown_spread
+from fpt.run_results import read_results
 
 ROOT = Path(__file__).parent.parent
 TABLE, ABOUT = "table.md", "experiment.json"
@@ -106,11 +108,12 @@ class Cell:
 
     @property
     def results(self) -> dict[str, Any] | None:
-        """Its results, when it is finished."""
-        try:
-            return json.loads((self.folder / RESULTS_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
+        """Its results, when it is finished.
+
+        Raises:
+            FPTError: they can't be read.
+        """
+        return read_results(self.folder).values if (self.folder / RESULTS_FILE).exists() else None
 
 
 def read_experiment(path: Path, budget: str) -> Experiment:
@@ -121,9 +124,12 @@ def read_experiment(path: Path, budget: str) -> Experiment:
     """
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FPTError(f"{path} can't be read as YAML: {error}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise FPTError(f"{path} can't be read as YAML: {error}") from error
     _check_keys(path, said, ("title", "metrics", "arguments", "budgets", "rows"), "the file")
+    metrics = said.get("metrics") or []
+    if not isinstance(metrics, list) or not all(isinstance(metric, str) for metric in metrics):
+        raise FPTError(f"{path}: metrics must be a list of names")
     rows = said.get("rows")
     if not isinstance(rows, list) or not rows:
         raise FPTError(f"{path} has no rows; give a list of them with name and arguments")
@@ -147,7 +153,7 @@ def read_experiment(path: Path, budget: str) -> Experiment:
     made = [Row(str(r["name"]), merged(r), dict(r.get("published") or {}), str(r.get("source") or "")) for r in rows]
     for row in made:
         _check_arguments(path, row)
-    return Experiment(path.stem, str(said.get("title") or path.stem), budget, tuple(said.get("metrics") or ()), tuple(made))
+    return Experiment(path.stem, str(said.get("title") or path.stem), budget, tuple(metrics), tuple(made))
 
 
 def cells_of(
@@ -332,23 +338,18 @@ def table(experiment: Experiment, cells: Sequence[Cell], launcher: Sequence[str]
     primary = next((row["primary_metric"] for row in rows if row["primary_metric"]), None)
     metrics = experiment.metrics or ((primary,) if primary else ())
     head = ["row", "core", "seeds", "steps", *(f"test {m}" for m in metrics), *(f"published {m}" for m in metrics), "seconds"]
-    lines = [
-        f"# {experiment.title}",
-        "",
-        f"Budget `{experiment.budget}`; mean ± standard deviation over seeds, on the test split.",
-        "",
-    ]
-    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    about = f"Budget {markdown_code(experiment.budget)}; mean ± standard deviation over seeds, on the test split."
+    texts = []
     for made in rows:
         scores = [_cell_text(made["metrics"].get("test", {}).get(m)) for m in metrics]
         published = [shown_metric(made["published"][m]) if m in made["published"] else "" for m in metrics]
         steps = ", ".join(f"{s:,}" for s in made["steps"])
         seconds = f"{made['wall_seconds'] or 0:,.0f}"
-        texts = [made["name"], ", ".join(made["core"]), str(len(made["seeds"])), steps, *scores, *published, seconds]
-        lines.append(f"| {' | '.join(texts)} |")
+        texts.append([made["name"], ", ".join(made["core"]), str(len(made["seeds"])), steps, *scores, *published, seconds])
+    lines = [f"# {markdown(experiment.title)}", "", about, "", *markdown_table(head, texts)]
     if sources := {row["source"] for row in rows if row["source"]}:
-        lines += ["", f"Published values: {'; '.join(sorted(sources))}."]
-    lines += ["", "Each row again:", "", "```", *(row["command"] for row in rows), "```", ""]
+        lines += ["", f"Published values: {markdown('; '.join(sorted(sources)))}."]
+    lines += ["", "Each row again:", "", markdown_block("\n".join(row["command"] for row in rows)), ""]
     return "\n".join(lines), rows
 
 
@@ -448,6 +449,10 @@ def _check_keys(path: Path, said: Any, known: Sequence[str], what: str) -> None:
     for name in ("arguments", "budgets", "published"):
         if not isinstance(said.get(name) or {}, dict):
             raise FPTError(f"{path}: {name} of {what} must be names with values")
+    for metric, value in (said.get("published") or {}).items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not isinstance(metric, str) or not number or not math.isfinite(value):
+            raise FPTError(f"{path}: published {metric!r} of {what} must be a number")
     for budget, values in (said.get("budgets") or {}).items():
         if not isinstance(values or {}, dict):
             raise FPTError(f"{path}: budget {budget!r} of {what} must be names with values")

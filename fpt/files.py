@@ -19,8 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from fpt.escape import json_text
+
 if TYPE_CHECKING:
     import torch
+
+# Bytes; endings as .log and .lock, and the name of a temporary copy, are put to it.
+LONGEST_SLUG = 150
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON in one step."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 @contextlib.contextmanager
@@ -117,8 +122,12 @@ def _publish(path: Path) -> None:
 
 
 def slug(name: str) -> str:
-    """`name` as the name of a folder."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
+    """`name` as the name of a folder. File systems have no longer names than 255 bytes: a long one ends in a hash of it all."""
+    short = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
+    if len(short.encode()) <= LONGEST_SLUG:
+        return short
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{short.encode()[:LONGEST_SLUG].decode(errors='ignore')}-{digest}"
 
 
 def fs_name(name: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from fpt.args import TrainArguments, flat
+from fpt.csv_files import write_csv
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
-from fpt.evaluation.predict import write_csv
 from fpt.results import RESULTS_FILE
 from fpt.tasks import GeneratedTask
 

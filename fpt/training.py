@@ -26,12 +26,14 @@ from fpt.backbones import DTYPES
 from fpt.baselines import MODELS, Estimator, Made, Network
 from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
 from fpt.checkpoint.remote import check_push, push
+from fpt.csv_files import write_csv
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
 from fpt.data.cache import Prepared, prepare
 from fpt.data.describe import describe_data
 from fpt.data.samples import numbers
 from fpt.errors import FPTError, RejectedRows
-from fpt.evaluation.predict import predict_split, prediction_table, resolution_of, write_csv
+from fpt.escape import short_text, visible
+from fpt.evaluation.predict import predict_split, prediction_table, resolution_of
 from fpt.files import alone, recover_folder, slug, write_json
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.parallel import (
@@ -448,7 +450,7 @@ class Loop:
 
     def _track(self, values: dict[str, float]) -> None:
         """Tell the tracker."""
-        start = f"{self.label}/" if self.label else ""
+        start = f"{short_text(self.label)}/" if self.label else ""
         self.accelerator.log({start + name: value for name, value in values.items()}, step=self.progress.step)
 
     def after_step(self, bar: tqdm) -> None:
@@ -767,8 +769,8 @@ def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: di
         return False
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    config = {k: v for k, v in flat(arguments).items() if v is not None}
-    name = output.name
+    config = {k: visible(v) if isinstance(v, str) else v for k, v in flat(arguments).items() if v is not None}
+    name = short_text(output.name)
     accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
     return True
 

@@ -19,14 +19,16 @@ from conftest import molecules, write_tdc
 from rdkit import Chem
 from test_modalities import write_mnist, write_speech
 
-from fpt import experiment, report
+from fpt import experiment
 from fpt.args import DataArguments, ModelArguments, TrainArguments
-from fpt.attention import features, look
 from fpt.checkpoint import find_checkpoint, load_checkpoint
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.experiment import ExperimentArguments, cells_of, finished, parse_sweep, read_experiment
-from fpt.report import _is_atom, build, find_runs, findings, read_rows, tdc_rows
+from fpt.report import build, find_runs, predictions, read_rows
+from fpt.report.attention import features, look
+from fpt.report.explain import _is_atom
+from fpt.report.findings import findings, tdc_rows
 from fpt.tasks import TASKS
 from fpt.training import run
 
@@ -184,7 +186,11 @@ def test_a_sweep_with_a_server_is_a_wandb_sweep(tmp_path: Path, llama_dir: Path,
         for cell in cells:
             cell.folder.mkdir(parents=True)
             score = 1 - float(cell.arguments["learning_rate"])
-            results = {"primary_metric": "auprc", "metrics": {"valid": {"auprc": score}}, "arguments": {"options": {}}}
+            results = {
+                **{"task": "cyp3a4", "primary_metric": "auprc", "metrics": {s: {"auprc": score} for s in ("valid", "test")}},
+                **{"seed": 1, "steps": 1, "wall_seconds": 1.0, "history": [], "core": {"name": "core"}},
+                **{"split": {"method": "scaffold", "seed": 1}, "arguments": {"dataset": "cyp3a4", "seed": 1}},
+            }
             (cell.folder / "results.json").write_text(json.dumps(results))
         return []
 
@@ -302,16 +308,16 @@ def test_findings_do_not_say_more_than_the_seeds_do(table: Path, monkeypatch) ->
     rows = read_rows(find_runs([str(table / "out")]))["cyp3a4"]
     for row, scores in zip(rows, ([0.80, 0.84], [0.70, 0.78]), strict=True):
         for results, score in zip(row.results, scores, strict=True):
-            results["metrics"]["test"]["auprc"] = score
+            results.metrics["test"]["auprc"] = score
     with monkeypatch.context() as patch:
-        patch.setattr(report, "resample", lambda row, metric: None)
+        patch.setattr("fpt.report.findings.resample", lambda row, metric: None)
         best, behind = findings(rows)
         assert best.startswith("Best on test auprc: FPT, 0.8200 ± 0.0283")
         assert behind == "ECFP4 is 0.0800 behind it: within twice the uncertainty of seeds and test samples (0.0632)."
     # Seeds that all agree are not the whole uncertainty: there are only so many test samples.
     for row, score in zip(rows, (0.80, 0.79), strict=True):
         for results in row.results:
-            results["metrics"]["test"]["auprc"] = score
+            results.metrics["test"]["auprc"] = score
     assert "within twice the uncertainty" in findings(rows)[1]
     rows[1].runs = rows[1].runs[:1]
     assert "one seed, so little is said of the difference" in findings(rows)[1]
@@ -320,11 +326,11 @@ def test_findings_do_not_say_more_than_the_seeds_do(table: Path, monkeypatch) ->
 def test_resampling_is_centred_on_the_score(table: Path) -> None:
     row = read_rows(find_runs([str(table / "out")]))["cyp3a4"][0]
     for metric in ("auprc", "auroc", "accuracy"):
-        drawn = report.resample(row, metric)
-        assert len(drawn) == report.DRAWS
+        drawn = predictions.resample(row, metric)
+        assert len(drawn) == predictions.DRAWS
         assert abs(drawn.mean() - row.score("test", metric)[0]) < 0.05
         assert 0.005 < drawn.std() < 0.15
-    assert report.resample(row, "spearman") is None
+    assert predictions.resample(row, "spearman") is None
 
 
 def test_attention_is_what_the_core_computes(table: Path, monkeypatch) -> None:
@@ -368,7 +374,7 @@ def test_the_page_shows_each_modality(dataset: str, pictures: int, llama_dir: Pa
 def test_rows_of_the_leaderboard_of_tdc(table: Path) -> None:
     rows = read_rows(find_runs([str(table / "out")]))["cyp3a4"]
     mean, deviation = rows[0].score("test", "auprc")
-    assert tdc_rows("cyp3a4", rows)[2] == f"| FPT | {rows[0].first['trainable_parameters']:,} | {mean:.3f} ± {deviation:.3f} |"
+    assert tdc_rows("cyp3a4", rows)[2] == f"| FPT | {rows[0].first.trainable_parameters:,} | {mean:.3f} ± {deviation:.3f} |"
     assert tdc_rows("mnist", rows) == []
 
 
@@ -390,4 +396,3 @@ def test_the_command_writes_both_files(table: Path, tmp_path: Path) -> None:
     again = subprocess.run([*command[:3], str(tmp_path / "nothing")], capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")
-    assert report.find_runs([str(table / "out")])

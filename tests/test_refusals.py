@@ -15,11 +15,12 @@ from conftest import molecules, write_tdc
 from datasets import Dataset
 from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
-from fpt import experiment, inspect, plan, report, state
+from fpt import experiment, inspect, plan, state
 from fpt.args import EvaluateArguments, parse, parse_training
 from fpt.checkpoint.remote import pull
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
+from fpt.report.__main__ import main as report
 from fpt.tasks import TASKS
 from fpt.training import run
 
@@ -102,7 +103,7 @@ def test_a_run_that_makes_no_sense(words: str, message: str, monkeypatch: pytest
         (plan.main, "--backbone gpt2 --dataset bit-memory --gpus 0", "--gpus must be at least 1"),
         (plan.main, "--backbone gpt2 --dataset bit-memory --gpu z9", "unknown --gpu 'z9'"),
         (inspect.main, "--backbone run:runs/x --dataset bit-memory", "is inspected by the core that it started from"),
-        (report.main, "folder", "no finished run"),
+        (report, "folder", "no finished run"),
         (experiment.main, "--file folder/nothing.yaml", "nothing.yaml"),
         (experiment.main, "--file ROOT/experiments/cyp3a4.yaml --seeds 0", "--seeds and --jobs must be at least 1"),
         (experiment.main, "--file ROOT/experiments/cyp3a4.yaml --rows nothing", "there is no such row; there are"),

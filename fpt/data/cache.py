@@ -21,6 +21,7 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
+from fpt.csv_files import read_csv, write_csv
 from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
@@ -198,9 +199,9 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
                 )
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder / "tokenizer")
-            pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected]).to_csv(
-                folder / "rejected.csv", index=False
-            )
+            left_out = pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected])
+            # What is changed in it is told when it is copied into the folder of a run.
+            write_csv(left_out, folder / "rejected.csv", log=lambda line: None)
             manifest = {
                 "request": request,
                 "origin": source.origin,
@@ -225,7 +226,7 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
 def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
     """Open a cache entry; nothing is copied into memory."""
     manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
-    rejected = pd.read_csv(entry / "rejected.csv", dtype=str, keep_default_na=False)
+    rejected = read_csv(entry / "rejected.csv")
     total = sum(manifest["rows"].values()) + manifest["rejected"]
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
     check_rejected(rejected[: manifest["rejected"]], total, args.max_bad_fraction, manifest["origin"])

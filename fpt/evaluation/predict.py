@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,6 @@ from fpt.data.batches import SortedBatchSampler, make_loader
 from fpt.data.cache import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
-from fpt.files import write_text
 from fpt.inputs import Input
 from fpt.outputs import Output
 from fpt.parallel import gather
@@ -104,10 +100,3 @@ def prediction_table(prepared: Prepared, split: str, predictions: np.ndarray, la
     shown = [output.shown(label) for label in labels]
     cells = pd.DataFrame([output.cells(p) for p in predictions], columns=output.columns())
     return pd.concat([pd.DataFrame({"id": ids, "label": shown}), cells], axis=1)
-
-
-def write_csv(rows: pd.DataFrame, path: Path) -> None:
-    """Write `rows` as CSV in one step."""
-    text = io.StringIO()
-    rows.to_csv(text, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
-    write_text(path, text.getvalue())

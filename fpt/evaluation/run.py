@@ -14,12 +14,13 @@ from accelerate import Accelerator
 from fpt.args import EvaluateArguments
 from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
 from fpt.checkpoint.load import understood
+from fpt.csv_files import write_csv
 from fpt.data.cache import Prepared, prepare
 from fpt.data.rejected import count_reasons
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError
 from fpt.evaluation import files
-from fpt.evaluation.predict import check_finite, predict_split, resolution_of, write_csv
+from fpt.evaluation.predict import check_finite, predict_split, resolution_of
 from fpt.evaluation.task import task_of
 from fpt.files import write_json
 from fpt.inputs import Patches
@@ -34,6 +35,8 @@ def run(args: EvaluateArguments) -> None:
     folder = find_checkpoint(args.checkpoint, say)
     config = read_config(folder)
     task, data = task_of(config, folder, data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
+    if args.raw_cells and not args.predict:
+        raise FPTError("--raw_cells is about the file of --predict; give both or none")
     inputs = _inputs(args, task, config, say) if args.predict else None
     if inputs is None and args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
@@ -103,7 +106,7 @@ def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator:
     """Write the predictions, and say how many rows have none and why."""
     if accelerator.is_main_process:
         try:
-            write_csv(out, Path(args.output or ""))
+            write_csv(out, Path(args.output or ""), args.raw_cells, accelerator.print)
         except OSError as error:
             raise FPTError(f"--output {args.output} can't be written: {error.strerror or error}") from error
     empty = out[out["prediction"] == ""]
