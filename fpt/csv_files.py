@@ -71,10 +71,10 @@ def write_csv(rows: pd.DataFrame, path: Path, raw: bool = False, log: Callable[[
     pd.concat(columns, axis=1).to_csv(out, index=False, header=header, lineterminator="\r\n")
     write_text(path, out.getvalue())
     if cells.formulas:
-        done = "were left as they are" if raw else "begin with an apostrophe now"
-        log(f"{path}: {cells.formulas:,} cells that a spreadsheet would run as formulas {done}")
+        done = "they were left as they are" if raw else "an apostrophe was put before each"
+        log(f"{path}: cells that a spreadsheet would run as formulas: {cells.formulas:,}; {done}")
     if cells.unwritable:
-        log(f"{path}: {cells.unwritable:,} cells have characters that a text file can't hold; they are written out, as \\x00")
+        log(f"{path}: cells with characters that a text file can't hold: {cells.unwritable:,}; these are written out, as \\x00")
 
 
 def read_csv(path: Path) -> pd.DataFrame:

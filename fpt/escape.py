@@ -76,13 +76,18 @@ def html_templates(folder: Path) -> jinja2.Environment:
     )
 
 
-def picture_text(text: object, longest: int = LONGEST_LABEL) -> str:
-    """Return `text` for matplotlib (without mathematics, see `fpt.report.figures.figure`) and rdkit: on one line, shortened.
+def molecule_text(text: object) -> str:
+    """Return `text` for the legend of a picture by rdkit, to which ``<sub>`` and its like are markup."""
+    return re.sub("<(?=/?(?:sub|sup|lit)>)", "< ", short_text(text, LONGEST_LABEL))
 
-    Matplotlib leaves names that begin with an underscore out of a legend.
+
+def picture_text(text: object, longest: int = LONGEST_LABEL) -> str:
+    """Return `text` for matplotlib (without mathematics, see `fpt.report.figures.figure`): on one line, shortened.
+
+    Matplotlib leaves names that are empty or begin with an underscore out of a legend.
     """
     line = short_text(text, longest)
-    return f" {line}" if line.startswith("_") else line
+    return f" {line}" if not line or line.startswith("_") else line
 
 
 def short_text(text: object, longest: int = 128) -> str:
@@ -104,7 +109,8 @@ def markdown(text: object) -> str:
     escaped = _marked(text)
     if start := _STARTS.match(escaped):
         escaped = f"{start[2] or ''}\\{start[1] or start[3]}{escaped[start.end() :]}"
-    return escaped
+    # Readers drop number signs at the end of a heading.
+    return f"{escaped[:-1]}\\#" if re.search(r"\s#+$", escaped) else escaped
 
 
 def _marked(text: object) -> str:
@@ -166,15 +172,16 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9][0-9.,'\s]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?%
 def is_formula(text: str) -> bool:
     """Return whether a spreadsheet may run a cell as a formula: it begins with = + - @ in any width, and is not a number.
 
-    A tab or a line break at the start counts as well; blanks and what is not seen before such a sign do not help.
+    A tab or a line break before the text counts as well; blanks and what is not seen before such a sign do not help.
     """
     if text[:1].isalnum():
         return False
-    unseen = itertools.takewhile(lambda c: c.isspace() or unicodedata.category(c) in _ACTING, text)
-    bare = text[sum(1 for _ in unseen) :]
+    unseen = "".join(itertools.takewhile(lambda c: c.isspace() or unicodedata.category(c) in _ACTING, text))
+    bare = text[len(unseen) :]
     if _NUMBER.fullmatch(bare.rstrip()):
         return False
-    return text[:1] in ("\t", "\r", "\n") or (bool(bare) and unicodedata.normalize("NFKC", bare[0])[:1] in tuple("=+-@"))
+    broken = any(c in unseen for c in "\t\r\n")
+    return broken or (bool(bare) and unicodedata.normalize("NFKC", bare[0])[:1] in tuple("=+-@"))
 
 
 def csv_cell(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
-from fpt.escape import picture_text
+from fpt.escape import molecule_text, picture_text
 from fpt.model import FPT
 from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
@@ -59,7 +59,7 @@ def sample_picture(prepared: Prepared, looked: Looked) -> Picture:
     """One sample with the attention it got, as its modality is seen best."""
     weights = looked.attention.mean((0, 1))
     said, label = prepared.output.cells(looked.prediction)[0], prepared.output.shown(looked.label)
-    title = picture_text(f"{label}, predicted {said}")
+    title = f"{label}, predicted {said}"
     if isinstance(prepared.output, Bits):
         return figure(lambda axis: _bits(axis, weights), 5, 3)
     task, weights = prepared.task, weights.mean(0)
@@ -84,7 +84,8 @@ def molecule_picture(smiles: str, tokens: Sequence[str], weights: np.ndarray, ti
     top = max(max(atoms), 1e-9)
     colors = {i: (1.0, 1 - 0.8 * a / top, 1 - 0.8 * a / top) for i, a in enumerate(atoms[: molecule.GetNumAtoms()])}
     drawer = rdMolDraw2D.MolDraw2DSVG(300, 230)
-    drawer.DrawMolecule(molecule, highlightAtoms=list(colors), highlightAtomColors=colors, highlightBonds=[], legend=title)
+    lit = {"highlightAtoms": list(colors), "highlightAtomColors": colors, "highlightBonds": []}
+    drawer.DrawMolecule(molecule, legend=molecule_text(title), **lit)
     drawer.FinishDrawing()
     return image(drawer.GetDrawingText(), smiles)
 
@@ -100,7 +101,7 @@ def _picture(axes: Any, prepared: Prepared, looked: Looked, weights: np.ndarray,
     values = np.asarray(prepared.samples("test")[looked.index][prepared.input.column])
     picture = unpatch(values, height, width, channels, side, prepared.task.overlap(prepared.args)).squeeze()
     axes[0].imshow(picture, cmap="gray")
-    axes[0].set_title(title)
+    axes[0].set_title(picture_text(title))
     axes[1].imshow(weights.reshape(height // side, width // side), cmap="magma")
     axes[1].set_title("attention")
     for axis in axes:
@@ -114,7 +115,7 @@ def _bits(axis: Any, weights: np.ndarray) -> None:
 
 def _bars(axis: Any, weights: np.ndarray, title: str) -> None:
     axis.bar(range(len(weights)), weights, width=1.0)
-    axis.set(title=title, xlabel="token", ylabel="attention")
+    axis.set(title=picture_text(title), xlabel="token", ylabel="attention")
 
 
 def tsne(states: np.ndarray, labels: np.ndarray, output: Output) -> list[Picture]:

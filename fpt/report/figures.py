@@ -17,7 +17,7 @@ from fpt.report.predictions import Predictions
 from fpt.report.runs import Row
 
 # Points of a line, or of a cloud: more can't be told apart, and each is a line of the picture's file.
-MOST_POINTS = 20_000
+MOST_POINTS = 5_000
 # Larger matrices are no picture any more.
 MOST_CLASSES = 300
 # Beyond, matplotlib's axes are out of the range of their numbers.

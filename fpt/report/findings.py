@@ -29,7 +29,8 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     cells = []
     for row in rows:
         tuned = row.first.trainable_parameters
-        seconds = np.mean([r.wall_seconds for r in row.results])
+        with np.errstate(over="ignore"):
+            seconds = np.mean([r.wall_seconds for r in row.results])
         core = row.first.core
         weights = f" {core.sha256[:8]}" if core.sha256 and core.seed is None else ""
         cells.append(

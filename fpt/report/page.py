@@ -11,6 +11,7 @@ import numpy as np
 from fpt.errors import FPTError
 from fpt.escape import html_templates, markdown, markdown_block, markdown_table
 from fpt.report.figures import (
+    MOST_POINTS,
     Block,
     Heading,
     Paragraph,
@@ -112,7 +113,12 @@ def _curve_notes(rows: Sequence[Row]) -> list[Block]:
         lengths = [len(results.history) for results in row.results if results.steps]
         if len(set(lengths)) > 1:
             lines.append(f"{row.name}: curves end with the shortest run, after {min(lengths):,} of {max(lengths):,} evaluations.")
+        lines += _thinned(row, min(lengths, default=0), "evaluations")
     return [Paragraph(line) for line in lines]
+
+
+def _thinned(row: Row, count: int, what: str) -> list[str]:
+    return [f"{row.name}: {MOST_POINTS:,} of {count:,} {what} are drawn."] if count > MOST_POINTS else []
 
 
 def _score_pictures(rows: Sequence[Row]) -> list[Block]:
@@ -128,11 +134,13 @@ def _score_pictures(rows: Sequence[Row]) -> list[Block]:
     if len(found[shown[0].key].names) == 2:
         both = [row for row in shown if len(np.unique(found[row.key].positive)) == 2]
         single = [f"{row.name}: all test samples are of one class, so it has no curves." for row in shown if row not in both]
+        single += [line for row in both for line in _thinned(row, len(found[row.key].labels), "points of a curve")]
         return [*([curves(both, found)] if both else []), *map(Paragraph, single)]
     if found[shown[0].key].names:
         return [Pictures([confusion(row, found[row.key]) for row in shown])]
     if found[shown[0].key].labels.dtype != object:
-        return [Pictures([scatter(row, found[row.key]) for row in shown])]
+        lines = [line for row in shown for line in _thinned(row, len(found[row.key].labels), "test samples")]
+        return [Pictures([scatter(row, found[row.key]) for row in shown]), *map(Paragraph, lines)]
     return []
 
 
