@@ -40,9 +40,11 @@ import numpy as np
 import yaml
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat, parse
+from fpt.disk import refusals
 from fpt.errors import FPTError, cli, did_you_mean
 from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
 from fpt.files import slug, write_json, write_text
+from fpt.output_paths import check_output_folder
 from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better, shown_metric, shown_spread
 from fpt.run_results import read_results
 
@@ -206,12 +208,15 @@ class Runner:
         states = any((cell.folder / "state").glob("step-*")) if stopped else False
         more = {"resume": True} if states else {"overwrite": True} if stopped else {}
         log = cell.folder.with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with refusals(f"{log} can't be written"):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
         self.say(f"{cell.row.name}, seed {cell.seed}: {'going on' if states else 'started'}; {log}")
         with open(log, "ab") as file:
             command = cell.command(self.launcher, **more)
-            file.write(f"$ {shlex.join(command)}\n".encode())
-            file.flush()
+            with refusals(f"{log} can't be written"):
+                file.write(f"$ {shlex.join(command)}\n".encode())
+                file.flush()
             process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
             self.running.add(process)
             status = process.wait()
@@ -358,7 +363,7 @@ def run(args: ExperimentArguments) -> int:
     if args.seeds < 1 or args.jobs < 1:
         raise FPTError("--seeds and --jobs must be at least 1")
     experiment = read_experiment(Path(args.file), args.budget)
-    folder = Path(args.output_dir).absolute() / experiment.name / experiment.budget
+    folder = check_output_folder("--output_dir", args.output_dir).absolute() / experiment.name / experiment.budget
     cells = cells_of(experiment, folder, args.seeds, args.rows, args.data_dir)
     launcher = [sys.executable, "-m", "fpt.launch", "--config_file", args.config_file]
     shown = ["accelerate", "launch", "--config_file", args.config_file]

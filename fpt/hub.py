@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from fpt.checkpoint import find_checkpoint, read_config
-from fpt.checkpoint.remote import check_push, push
+from fpt.checkpoint.remote import FILES, check_push, push
 from fpt.errors import cli
+from fpt.files import snapshot
 
 
 def main() -> None:
@@ -18,8 +19,10 @@ def main() -> None:
     args = parser.parse_args()
     check_push(args.repo)
     folder = find_checkpoint(args.checkpoint)
-    read_config(folder)  # a damaged one is not published
-    push(folder, args.repo, args.private)
+    # Its run may replace it meanwhile.
+    with snapshot(folder, FILES) as copy:
+        read_config(copy)  # a damaged one is not published
+        push(copy, args.repo, args.private, source=folder)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,21 @@ import pandas as pd
 from fpt.args import TrainArguments, flat
 from fpt.csv_files import write_csv
 from fpt.data.cache import Prepared
+from fpt.disk import reason, refusals, remove, sweep, temporary_folder
 from fpt.errors import FPTError
+from fpt.files import recover_folder
+from fpt.output_paths import CHECKPOINTS, check_output_folder, holder_of
+from fpt.output_paths import LOCK as LOCK
+from fpt.output_paths import RUN_FILE as RUN_FILE
 from fpt.results import RESULTS_FILE
 from fpt.tasks import GeneratedTask
 
-RUN_FILE = "run.json"
-# In it: which data the run began with.
+# In run.json: which data the run began with.
 DATA_KEY = "data_key"
 PREDICTIONS = "predictions.csv"
-# Held by the run that writes to the folder; it stays there when the run has ended.
-LOCK = ".lock"
 # Everything that a run writes; --overwrite deletes these and nothing else.
 REJECTED = "rejected.csv"
-OUTPUTS = ("checkpoint", "full", "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, REJECTED, "split.csv")
+OUTPUTS = (*CHECKPOINTS, "state", "logs", RESULTS_FILE, RUN_FILE, PREDICTIONS, REJECTED, "split.csv")
 # Arguments that may differ between a run and its continuation.
 FREE_ON_RESUME = {
     *("resume", "overwrite", "output_dir", "report_to", "project", "num_proc", "data_dir", "cache_dir", "save_full"),
@@ -37,11 +40,10 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
     """Refuse a folder that holds another run, or a continuation with other settings. Nothing is deleted here.
 
     Raises:
-        FPTError: the folder is a file, holds another run, or the arguments of its run are others.
+        FPTError: the folder can't be written, is in another run or a cache, holds another run, or the arguments of its run are
+            others.
     """
-    for folder in (output, *output.parents):
-        if folder.exists() and not folder.is_dir():
-            raise FPTError(f"--output_dir {output}: {folder} is a file; give a folder")
+    check_output_folder("--output_dir", output)
     if args.resume and args.overwrite:
         raise FPTError("--resume and --overwrite exclude each other; give one")
     if args.resume:
@@ -60,7 +62,8 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
         if other:
             told = ", ".join(f"--{k} {before[k]} (now {arguments[k]})" for k in other)
             raise FPTError(f"--resume: the run in {output} was started with {told}; give the same or another --output_dir")
-    elif not args.overwrite and any((output / name).exists() for name in OUTPUTS if name != REJECTED):
+        _check_links(output)
+    elif not args.overwrite and _holds_run(output):
         raise FPTError(
             f"--output_dir {output} already holds a run; give another folder, --resume to go on, or --overwrite to delete it"
         )
@@ -68,8 +71,7 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
 
 def list_rejected(rows: pd.DataFrame, output: Path) -> Path:
     """Write the rows for which a run was refused into its folder, or beside it where that holds a run already."""
-    holds_run = any((output / name).exists() for name in OUTPUTS if name != REJECTED)
-    path = output.with_name(f"{output.name}.{REJECTED}") if holds_run else output / REJECTED
+    path = output.with_name(f"{output.name}.{REJECTED}") if _holds_run(output) else output / REJECTED
     write_csv(rows, path)
     return path
 
@@ -107,8 +109,73 @@ def split_table(prepared: Prepared) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({"id": list(rows["id"]), "split": name}) for name, rows in prepared.splits.items()])
 
 
-def remove_outputs(output: Path) -> None:
-    """Delete what an earlier run wrote, and nothing else."""
-    for name in OUTPUTS:
-        path = output / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def _holds_run(output: Path) -> bool:
+    return any(os.path.lexists(output / name) for name in OUTPUTS if name != REJECTED)
+
+
+def _check_links(output: Path) -> None:
+    """Refuse to go on with states that are a link to nowhere, or to another run's: states are deleted on the way."""
+    state = output / "state"
+    if not state.is_symlink():
+        return
+    if not state.is_dir():
+        raise FPTError(f"--resume: {state} is a link to {os.readlink(state)}, which is not a folder; put the states back")
+    other = holder_of(Path(os.path.realpath(state)))
+    if other is not None and not other.samefile(state.parent):
+        raise FPTError(f"--resume: {state} is a link into {other}, which is another run; put this run's own states there")
+
+
+def repair(output: Path) -> None:
+    """Finish swaps that a killed run left half done, and delete its temporaries. Only for the run that holds the lock.
+
+    Raises:
+        FPTError: the file system refuses it.
+    """
+    with refusals(f"{output} can't be repaired"):
+        for name in CHECKPOINTS:
+            recover_folder(output / name)
+        state = output / "state"
+        for left in state.glob(".step-*.old"):
+            recover_folder(state / left.name.removeprefix(".").removesuffix(".old"))
+    sweep(output, lambda name: name in (*OUTPUTS, TRASH), owned=True)
+    sweep(state, lambda name: name.startswith("step-"), owned=True)
+
+
+def _put_back(names: list[str], trash: Path, output: Path) -> None:
+    try:
+        for name in reversed(names):
+            os.rename(trash / name, output / name)
+    except OSError:
+        os.rename(trash, output / f"not-{TRASH}")  # or it would be deleted
+        raise
+
+
+# What is deleted is first brought together in a temporary of this name.
+TRASH = "overwritten"
+
+
+def remove_outputs(output: Path, log: Callable[[str], None] = print) -> None:
+    """Delete what an earlier run wrote, and nothing else: all of it, or nothing. Links are deleted, not what they lead to.
+
+    Raises:
+        FPTError: a part of it can't be deleted; all is as it was then.
+    """
+    # The record goes first: what is left by a kill can't be taken for a run to go on with.
+    names = [name for name in (RUN_FILE, *(n for n in OUTPUTS if n != RUN_FILE)) if os.path.lexists(output / name)]
+    if not names:
+        return
+    with refusals(f"{output} can't be overwritten"), temporary_folder(output / TRASH, "trash") as trash:
+        moved: list[str] = []
+        try:
+            for name in names:
+                os.rename(output / name, trash / name)
+                moved.append(name)
+        except BaseException as error:
+            _put_back(moved, trash, output)
+            if not isinstance(error, OSError):
+                raise
+            raise FPTError(f"{output} can't be overwritten: {names[len(moved)]}: {reason(error)}; nothing was deleted") from error
+    if os.path.lexists(trash):
+        remove(trash)
+    if os.path.lexists(trash):
+        log(f"{trash} holds what was overwritten, and can't be deleted; delete it by hand")

@@ -7,7 +7,6 @@ nothing of the strategy: a run may go on under another one, or on another number
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fpt.disk import remove
 from fpt.errors import FPTError
-from fpt.files import new_folder, recover_folder, sha256_file, write_json
+from fpt.files import new_folder, sha256_file, write_json
 
 TENSORS, INFO = "state.safetensors", "state.json"
 
@@ -32,22 +32,16 @@ def save(root: Path, step: int, tensors: dict[str, torch.Tensor], info: dict[str
         with new_folder(root / f"step-{step:08d}") as folder:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
             write_json(folder / INFO, {**info, "sha256": sha256_file(folder / TENSORS)})
-    except (OSError, SafetensorError) as error:
-        raise FPTError(
-            f"the state of step {step} can't be written to {root}: {error}; make room and go on with --resume"
-        ) from None
+    except (OSError, SafetensorError, FPTError) as error:
+        raise FPTError(f"the state of step {step} can't be written; make room and go on with --resume ({error})") from error
     for old in _states(root)[keep_last:]:
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
 
 
 def latest(root: Path, log: Callable[[str], None]) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The last state that is whole, or None; what was left half written is removed."""
+    """The last state that is whole, or None. Nothing is changed: see `run_dir.repair`."""
     if not root.is_dir():
         return None
-    for left in root.glob(".*.old"):
-        recover_folder(root / left.name.removeprefix(".").removesuffix(".old"))
-    for left in root.glob(".*.new.*"):
-        shutil.rmtree(left, ignore_errors=True)
     for folder in _states(root):
         try:
             info = json.loads((folder / INFO).read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ from fpt.data.samples import numbers
 from fpt.errors import FPTError, RejectedRows
 from fpt.escape import short_text, visible
 from fpt.evaluation.predict import predict_split, prediction_table, resolution_of
-from fpt.files import alone, recover_folder, slug, write_json
+from fpt.files import alone, slug, write_json
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.parallel import (
     any_process,
@@ -62,6 +62,7 @@ from fpt.run_dir import (
     data_key,
     list_rejected,
     remove_outputs,
+    repair,
     split_table,
 )
 from fpt.tasks import TASKS, resolve
@@ -281,9 +282,10 @@ def _start_outputs(job: Job) -> None:
 
     if job.accelerator.is_main_process:
         try:
-            job.held.enter_context(alone(output / LOCK, taken))
+            job.held.enter_context(alone(output / LOCK, taken, job.accelerator.print))
         except OSError as error:
             raise FPTError(f"--output_dir {output} can't be written: {error.strerror or error}") from error
+        repair(output)
         # What another run may have left since this one began.
         claim_output_dir(output, job.args, job.arguments)
         if job.args.resume:
@@ -631,7 +633,6 @@ class Loop:
 
     def _load_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The last state; tuned tensors go into the model before it is spread over processes."""
-        recover_folder(self.output / "checkpoint")
         found = state.latest(self.output / "state", self.log)
         if found is None:
             self.log("resume: no state was saved yet; starting from step 0")

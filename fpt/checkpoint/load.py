@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.errors import FPTError
-from fpt.files import recover_folder
+from fpt.files import read_stably, user_path, whole_folder
 from fpt.model import FPT, build_model
 from fpt.tuning import merge_lora
 
@@ -44,13 +44,12 @@ def find_checkpoint(path: str, log: Log = silent) -> Path:
     Raises:
         FPTError: there is none.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not folder.exists() and is_hub_name(path):
         folder = pull(path, log)
     for candidate in (folder, folder / "checkpoint"):
-        recover_folder(candidate) if candidate.parent.is_dir() else None
-        if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
-            return candidate
+        if (found := whole_folder(candidate, (CONFIG, WEIGHTS))) is not None:
+            return found
     if not folder.exists():
         raise FPTError(f"checkpoint {path} is not there; give the --output_dir of a finished run or its checkpoint/ folder")
     raise FPTError(f"{path} is no checkpoint: it has no {CONFIG} with {WEIGHTS} beside it")
@@ -70,10 +69,10 @@ def load_checkpoint(
     Raises:
         FPTError: files are damaged, the backbone has other weights or shapes, or is not available.
     """
-    config = read_config(folder)
+    read = _read(folder, log, backbone)
     with understood(folder):
-        model = _open(config, folder, log, backbone)[0]
-    return model.eval(), _tokenizer(folder) if config.tokenizer_sha256 else None, config
+        model = _build(read, folder, log)[0]
+    return model.eval(), read.tokenizer, read.config
 
 
 def trained_core(where: str, log: Log) -> Core:
@@ -83,15 +82,14 @@ def trained_core(where: str, log: Log) -> Core:
         FPTError: as `load_checkpoint`.
     """
     folder = find_checkpoint(where, log)
-    config = read_config(folder)
-    if config.network is not None:
-        raise FPTError(f"{where} is a run of --model {config.model}, which has no backbone")
+    read = _read(folder, log)
     with understood(folder):
-        model, core = _open(config, folder, log)
+        model, core = _build(read, folder, log)
         if core is None:
-            assert isinstance(model, FPT)
+            if not isinstance(model, FPT):
+                raise FPTError(f"{where} is a run of --model {read.config.model}, which has no backbone")
             std = model.family.input_std(model.core, None)
-            core = Core(model.core, model.family, CoreSpec(config.core.name), None, None, std)
+            core = Core(model.core, model.family, CoreSpec(read.config.core.name), None, None, std)
     merge_lora(core.model)
     return core
 
@@ -122,30 +120,52 @@ def understood(folder: Path) -> Iterator[None]:
         raise FPTError(f"{folder / CONFIG} can't be understood ({_short(error)}); copy the checkpoint again") from error
 
 
-def _open(config: CheckpointConfig, folder: Path, log: Log, backbone: str | None = None) -> tuple[Network, Core | None]:
+@dataclass(frozen=True)
+class _Read:
+    """All of a checkpoint that must be of one version: its run may replace it meanwhile."""
+
+    config: CheckpointConfig
+    tensors: dict[str, torch.Tensor]
+    tokenizer: PreTrainedTokenizerBase | None
+
+
+def _read(folder: Path, log: Log, backbone: str | None = None) -> _Read:
+    def read(place: Path) -> _Read:
+        config = read_config(place)
+        if backbone is not None:
+            config = replace(config, core=replace(config.core, name=backbone, revision=None))
+        with understood(place):
+            _check_shell(config, place, log)
+        try:
+            tensors = load_file(place / WEIGHTS)
+        except (SafetensorError, OSError) as error:
+            raise FPTError(f"{place / WEIGHTS} is no whole safetensors file: {error}; copy the checkpoint again") from error
+        return _Read(config, tensors, _tokenizer(place) if config.tokenizer_sha256 else None)
+
+    return read_stably(folder, read)
+
+
+def _build(read: _Read, folder: Path, log: Log) -> tuple[Network, Core | None]:
     """The model of a checkpoint, and the backbone that it is on, where that is not in the checkpoint itself."""
-    if backbone is not None:
-        config = replace(config, core=replace(config.core, name=backbone, revision=None))
-    where = str(folder / WEIGHTS)
-    _check_shell(config, folder, log)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise FPTError(f"{where} is no whole safetensors file: {error}; copy the checkpoint again") from error
+    config, where = read.config, str(folder / WEIGHTS)
     if config.full:
-        return _full_model(config, tensors, where), None
+        return _full_model(config, read.tensors, where), None
     if config.network is not None:
         model: Network = _baseline(config)
-        load_tuned(model, tensors, where)
+        load_tuned(model, read.tensors, where)
         return model, None
     core = load_core(config.core, log, config.tuning.parts)
     model = build_model(core, config.input, config.output, config.tuning)
-    load_tuned(model, tensors, where)
+    load_tuned(model, read.tensors, where)
     return model, core
 
 
 def _check_shell(config: CheckpointConfig, folder: Path, log: Log) -> None:
-    """Hold the model that the configuration describes against the header of its weights. No memory is taken for either."""
+    """Hold the model that the configuration describes against the header of its weights. No memory is taken for either.
+
+    Raises:
+        FPTError: they do not fit.
+    """
     header = read_header(folder / WEIGHTS)
     if config.network is not None:
         _check_counts(config, len(header), folder)

@@ -42,11 +42,12 @@ def check_push(repo: str) -> None:
         raise FPTError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
 
 
-def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], None] = print) -> str:
+def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], None] = print, source: Path | None = None) -> str:
     """Send a checkpoint folder to the Hub, as one commit.
 
     Args:
         private: of a repository that is made by this.
+        source: where the checkpoint stays, when `folder` is a copy that does not.
 
     Returns:
         The commit's page.
@@ -57,6 +58,7 @@ def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], No
     from huggingface_hub import HfApi
 
     api = HfApi()
+    kept = source or folder
 
     def send() -> str:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -67,7 +69,7 @@ def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], No
     try:
         page = _several_times(send, f"push to {repo}", log)
     except FPTError as error:
-        raise FPTError(f"{error}; {folder} is whole, push it again with `python -m fpt.hub {folder} {repo}`") from None
+        raise FPTError(f"{error}; {kept} is whole, push it again with `python -m fpt.hub {kept} {repo}`") from None
     log(f"pushed to {page}")
     return page
 

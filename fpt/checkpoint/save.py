@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,10 +55,20 @@ def save_checkpoint(
 
 
 def add_test_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write the scores of the test split into the configuration and the model card."""
+    """Write the scores of the test split into the configuration and the model card, both in one step."""
     config = {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), "test_metrics": metrics}
-    write_json(folder / CONFIG, config)
-    write_text(folder / CARD, model_card(config))
+    with new_folder(folder) as new:
+        shutil.copytree(folder, new, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
+        write_json(new / CONFIG, config)
+        write_text(new / CARD, model_card(config))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """The same content under another name; nothing is ever written into a file that is there."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def _plain_config(model: FPT) -> dict[str, Any]:

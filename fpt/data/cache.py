@@ -6,10 +6,11 @@ rejected rows and a manifest. It appears whole or not at all. Its key is a hash 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +27,9 @@ from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer
+from fpt.disk import reason, refusals, remove
 from fpt.errors import FPTError
-from fpt.files import alone, cache_home, new_folder, slug, write_json
+from fpt.files import alone, cache_home, new_folder, slug, user_path, write_json
 from fpt.inputs import Input, Patches, input_from_dict
 from fpt.outputs import Classes, Output, output_from_dict
 from fpt.tasks import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
@@ -105,28 +107,33 @@ def prepare(
         return _generated(task, args, seed)
     # What makes no sense is said before any file is read.
     check_arguments(task, args)
-    root = Path(args.cache_dir).expanduser() if args.cache_dir else cache_home()
+    root = user_path(args.cache_dir) if args.cache_dir else cache_home()
     folder = root / "arrow" / slug(task.name)
     request = describe_request(task, args, seed)
     if args.data_dir is None:
-        for entry in sorted(folder.glob("*/manifest.json")):
+        for entry in _manifests(folder):
             manifest = _read_manifest(entry)
             if manifest is None or manifest["request"] != request:
                 continue
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
-                return load_entry(entry.parent, task, args)
+                return _load(entry.parent, task, args)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     source = task.locate(args, lambda line: log(f"data: {line}"))
     key = _key(request, source)
-    work = root / "work" / f"{slug(task.name)}-{key}"
-    with alone(root / "locks" / work.name, lambda: log("data: another run preprocesses the same data; waiting for it")):
-        if _read_manifest(folder / key / "manifest.json"):
-            log(f"data: Arrow cache: {folder / key} (same content as {source.origin})")
-        else:
-            log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
-            build_entry(folder / key, work, task, args, request, source)
-    return load_entry(folder / key, task, args)
+    entry, lock = folder / key, root / "locks" / f"{slug(task.name)}-{key}"
+    # A cache that can't be written to has no locks; it needs none for what is there.
+    if _read_manifest(entry / "manifest.json") is None:
+        waiting = lambda: log("data: another run preprocesses the same data; waiting for it")  # noqa: E731
+        with alone(lock, waiting, lambda line: log(f"data: {line}")) as locked:
+            if _read_manifest(entry / "manifest.json") is None:
+                log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
+                what = f"the cache {root} can't be written"
+                with refusals(what, root), _work_folder(root / "work" / lock.name, locked) as work:
+                    build_entry(entry, work, task, args, request, source)
+                return _load(entry, task, args)
+    log(f"data: Arrow cache: {entry} (same content as {source.origin})")
+    return _load(entry, task, args)
 
 
 def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, Any]:
@@ -180,7 +187,6 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
     texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
     words = getattr(getattr(task, "modality", None), "words", True)
     tokenizer = build_tokenizer(texts, args, words) if texts is not None else None
-    work.mkdir(parents=True, exist_ok=True)
     with no_bars_of_datasets():
         try:
             arrows, rejected = encode_splits(examples, work, task, args, tokenizer)
@@ -190,7 +196,7 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
             primary, why = _primary_metric(task, examples.output, arrows["valid"])
             inputs = describe_input(task, args, tokenizer, arrows["train"])
         except FPTError:
-            shutil.rmtree(work, ignore_errors=True)
+            remove(work)
             raise
         with new_folder(entry) as folder:
             for name, arrow in arrows.items():
@@ -220,7 +226,7 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
                 "notes": [*examples.notes, *([why] if why else [])],
             }
             write_json(folder / "manifest.json", manifest)
-    shutil.rmtree(work, ignore_errors=True)
+    remove(work)
 
 
 def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
@@ -240,6 +246,41 @@ def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
         manifest=manifest,
         rejected=rejected,
     )
+
+
+def _load(entry: Path, task: Task, args: DataArguments) -> Prepared:
+    """The same, in one line where that fails.
+
+    Raises:
+        FPTError: a part of the entry is missing or damaged.
+    """
+    try:
+        return load_entry(entry, task, args)
+    except FPTError:
+        raise
+    except Exception as error:  # of pyarrow, pandas, tokenizers or the file system
+        raise FPTError(
+            f"the cache entry {entry} can't be read ({reason(error)}); delete that folder, it is made again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _work_folder(work: Path, locked: bool) -> Iterator[Path]:
+    """Yield the folder of shards that are done; where the file system has no locks, one that no other process knows."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    if not locked:
+        with tempfile.TemporaryDirectory(prefix=f"{work.name}.", dir=work.parent) as own:
+            yield Path(own)
+        return
+    work.mkdir(exist_ok=True)
+    for left in work.glob("tmp*"):  # of a writer that was killed
+        remove(left)
+    yield work
+
+
+def _manifests(folder: Path) -> list[Path]:
+    """Manifests of the entries of a task, without those that are being made."""
+    return sorted(path for path in folder.glob("*/manifest.json") if not path.parent.name.startswith("."))
 
 
 def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
@@ -295,10 +336,13 @@ def _key(request: dict[str, Any], source: Source) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """A manifest, None where there is none that we can use."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    known = ("request", "data_sha256", "users_own", "origin")
+    return manifest if isinstance(manifest, dict) and all(name in manifest for name in known) else None
 
 
 def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:

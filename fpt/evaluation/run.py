@@ -22,8 +22,9 @@ from fpt.errors import FPTError
 from fpt.evaluation import files
 from fpt.evaluation.predict import check_finite, predict_split, resolution_of
 from fpt.evaluation.task import task_of
-from fpt.files import write_json
+from fpt.files import user_path, write_json
 from fpt.inputs import Patches
+from fpt.output_paths import check_output_file, run_of
 from fpt.parallel import make_accelerator
 from fpt.results import table
 from fpt.tasks import SPLITS, GeneratedTask
@@ -33,6 +34,8 @@ def run(args: EvaluateArguments) -> None:
     """What ``evaluate.py`` does: score a split, or predict a file."""
     say: Callable[[str], None] = print if os.environ.get("RANK", "0") == "0" else _silent
     folder = find_checkpoint(args.checkpoint, say)
+    if args.output:
+        _check_output(args, folder)
     config = read_config(folder)
     task, data = task_of(config, folder, data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     if args.raw_cells and not args.predict:
@@ -67,7 +70,14 @@ def run(args: EvaluateArguments) -> None:
     if args.output and accelerator.is_main_process:
         kept = ("task", "core", "step", "training", "model_sha256")
         report = {**{k: config.values[k] for k in kept}, "data": prepared.manifest, "metrics": {args.split: metrics}}
-        write_json(Path(args.output), report)
+        write_json(user_path(args.output), report)
+
+
+def _check_output(args: EvaluateArguments, folder: Path) -> None:
+    """Refuse, before anything is loaded, an output that would replace what is read, or a part of a run or a cache."""
+    read = {"the file to predict": args.predict, "the run": run_of(folder)}
+    read |= {"the raw data": args.data_dir, "the backbone": args.backbone}
+    check_output_file("--output", args.output or "", read, args.cache_dir)
 
 
 def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path) -> None:
@@ -105,10 +115,7 @@ def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: C
 def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator: Accelerator) -> None:
     """Write the predictions, and say how many rows have none and why."""
     if accelerator.is_main_process:
-        try:
-            write_csv(out, Path(args.output or ""), args.raw_cells, accelerator.print)
-        except OSError as error:
-            raise FPTError(f"--output {args.output} can't be written: {error.strerror or error}") from error
+        write_csv(out, user_path(args.output or ""), args.raw_cells, accelerator.print)
     empty = out[out["prediction"] == ""]
     accelerator.print(f"{len(out) - len(empty):,} rows predicted, {len(empty):,} could not be read; {args.output}")
     ids = pd.Series([f"row-{i + 1}" for i in range(len(out))])
@@ -121,11 +128,7 @@ def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator:
 
 
 def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Refuse an output that would replace the user's file or a column of it."""
-    if Path(args.output or "").is_dir():
-        raise FPTError(f"--output {args.output} is a folder; give the name of a file")
-    if Path(args.output or "").resolve() == Path(args.predict or "").resolve():
-        raise FPTError(f"--output {args.output} is the file to predict; give another name")
+    """Refuse an output that would replace a column of the user's file."""
     if taken := [c for c in columns if c in rows]:
         raise FPTError(f"{args.predict} has the column {taken[0]!r}, which the predictions need; rename it")
 

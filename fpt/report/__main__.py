@@ -8,10 +8,12 @@ nothing but itself; the same tables as Markdown are written beside it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from fpt.errors import FPTError, cli
 from fpt.files import write_text
+from fpt.output_paths import check_output_file
 from fpt.report.page import build
 from fpt.report.runs import find_runs
 
@@ -27,28 +29,29 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=6, help="test samples to show the attention of (0: none)")
     parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py, to look into the models")
     args = parser.parse_args()
-    output = _page_file(args.output)
+    output = check_report(args.output, args.runs)
     if args.samples < 0:
         raise FPTError(f"--samples {args.samples} must be at least 0")
     page, text = build(find_runs(args.runs), args.title, args.samples, args.data_dir, print)
-    for path, content in ((output, page), (output.with_suffix(".md"), text)):
-        try:
-            write_text(path, content)
-        except OSError as error:
-            raise FPTError(f"--output {args.output}: {path} can't be written: {error.strerror or error}") from error
+    write_text(output, page)
+    write_text(output.with_suffix(".md"), text)
     print(f"{output} ({len(page) / 2**20:.1f} MiB), {output.with_suffix('.md')}")
 
 
-def _page_file(text: str) -> Path:
-    """The file of ``--output``. Its ending keeps a page from replacing results, or its own Markdown.
+def check_report(text: str, runs: Sequence[str]) -> Path:
+    """Return the path of the page, if neither it nor the Markdown beside it replaces something else.
 
     Raises:
-        FPTError: it is a folder or not the name of a page.
+        FPTError: one of them would (see `check_output_file`), or it is not the name of a page.
     """
-    path = Path(text)
-    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+    output = check_output_file("--output", text, {f"{run}": run for run in runs})
+    if output.suffix.lower() not in (".html", ".htm"):
         raise FPTError(f"--output {text} is not the name of a page; give one that ends in .html")
-    return path
+    twin = output.with_suffix(".md")
+    if twin.exists() and not output.exists():
+        raise FPTError(f"--output {text}: the Markdown beside it would replace {twin}; give another name, or remove that file")
+    check_output_file(f"--output {text}: the Markdown beside it,", twin, {f"{run}": run for run in runs})
+    return output
 
 
 if __name__ == "__main__":

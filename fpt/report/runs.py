@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 from fpt.args import command_of
 from fpt.errors import FPTError
 from fpt.experiment import ABOUT
+from fpt.files import user_path
 from fpt.results import RESULTS_FILE
 from fpt.run_dir import FREE_ON_RESUME
 from fpt.run_results import RunResults, read_results
@@ -85,17 +87,23 @@ def find_runs(paths: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for text in paths:
-        try:
-            path = Path(text).expanduser()
-        except RuntimeError as error:  # ~name of nobody
-            raise FPTError(f"{text}: {error}; give the folder's full name") from error
+        path = user_path(text)
         if not path.is_dir():
             raise FPTError(f"{text} is not a folder; give runs of train.py or the folder of an experiment")
-        below = [path] if (path / RESULTS_FILE).is_file() else [p.parent for p in sorted(path.rglob(RESULTS_FILE))]
+        below = [path] if (path / RESULTS_FILE).is_file() else _folders_with_results(path)
         found |= dict.fromkeys(p for p in below if not any(part.startswith("sweep-") for part in p.relative_to(path).parts))
     if not found:
         raise FPTError(f"no finished run (a folder with {RESULTS_FILE}) in {', '.join(paths)}")
     return list(found)
+
+
+def _folders_with_results(path: Path) -> list[Path]:
+    """Folders below `path` that hold results; runs may be writing there, so what they have not finished is passed over."""
+    found = []
+    for folder, inner, files in os.walk(path):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        found += [Path(folder)] if RESULTS_FILE in files else []
+    return sorted(found)
 
 
 def read_rows(folders: Sequence[Path]) -> dict[str, list[Row]]:
