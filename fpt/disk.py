@@ -190,8 +190,10 @@ def _claimed(make: Callable[[], tuple[int, str]]) -> Iterator[tuple[int, Path]]:
     try:
         yield handle, Path(name)
     finally:
-        remove(Path(name))
-        os.close(handle)
+        try:
+            remove(Path(name))
+        finally:
+            os.close(handle)
 
 
 def _lock(handle: int) -> bool | None:

@@ -29,7 +29,7 @@ from fpt.files import new_folder, old_folder, read_stably, sha256_file, snapshot
 from fpt.report import find_runs
 from fpt.training import run
 
-READS = int(os.environ.get("FPT_READS", "1000"))
+READS = int(os.environ.get("FPT_READS", "2000"))
 
 
 def write_version(folder: Path, number: int) -> None:

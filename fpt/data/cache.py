@@ -117,6 +117,7 @@ def prepare(
                 continue
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
+                _sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
                 return _load(entry.parent, task, args)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     source = task.locate(args, lambda line: log(f"data: {line}"))
@@ -133,6 +134,7 @@ def prepare(
                     build_entry(entry, work, task, args, request, source)
                 return _load(entry, task, args)
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
+    _sweep_work(root, lock.name)
     return _load(entry, task, args)
 
 
@@ -276,6 +278,18 @@ def _work_folder(work: Path, locked: bool) -> Iterator[Path]:
     for left in work.glob("tmp*"):  # of a writer that was killed
         remove(left)
     yield work
+
+
+def _sweep_work(root: Path, name: str) -> None:
+    """Remove the shards of a writer that was killed when its entry was whole; not those of a living one, nor where we may not."""
+
+    def taken() -> None:
+        raise FPTError("a living one")
+
+    if (root / "work" / name).is_dir():
+        with contextlib.suppress(FPTError), alone(root / "locks" / name, taken) as locked:
+            if locked:
+                remove(root / "work" / name)
 
 
 def _manifests(folder: Path) -> list[Path]:
