@@ -44,9 +44,9 @@ def check_report(text: str, runs: Sequence[str]) -> Path:
     Raises:
         FPTError: one of them would (see `check_output_file`), or it is not the name of a page.
     """
-    output = check_output_file("--output", text, {f"{run}": run for run in runs})
-    if output.suffix.lower() not in (".html", ".htm"):
+    if Path(text).suffix.lower() not in (".html", ".htm"):
         raise FPTError(f"--output {text} is not the name of a page; give one that ends in .html")
+    output = check_output_file("--output", text, {f"{run}": run for run in runs})
     twin = output.with_suffix(".md")
     if twin.exists() and not output.exists():
         raise FPTError(f"--output {text}: the Markdown beside it would replace {twin}; give another name, or remove that file")
