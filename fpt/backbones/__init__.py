@@ -26,25 +26,17 @@ import transformers
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 
+from fpt import pretrained
+from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, new_folder, release_pages, sha256_file
 from fpt.registry import Registry
 
 RANDOM, RUN = "random:", "run:"
-# Said aloud: where it is left open, transformers asks on the terminal whether code from a repository may run.
-NO_CODE: Mapping[str, Any] = MappingProxyType({"trust_remote_code": False})
 # Bytes of a core's own input table; more than large cores have.
 LARGEST_TABLE = 8 * 2**30
 # No backbone has more blocks.
@@ -158,8 +150,7 @@ class Family:
 
     def build(self, config: PreTrainedConfig) -> PreTrainedModel:
         """A model of `config` in fp32, initialised as transformers does."""
-        make = getattr(self.model_class, "from_config", None) or self.model_class._from_config
-        return make(config, dtype=torch.float32, **self.model_options)
+        return pretrained.build(self.model_class, config, **self.model_options)
 
     def load(self, name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
         """Return model, tokenizer and revision of the registered core `name`."""
@@ -365,11 +356,10 @@ def config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
     Raises:
         FPTError: it has more blocks than any backbone, or transformers does not know its type.
     """
-    values = dict(values)
-    kind = values.pop("model_type", None)
-    if kind not in CONFIG_MAPPING:
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise FPTError(f"backbone of model_type {str(kind)[:50]!r}: transformers does not know it")
-    config = AutoConfig.for_model(kind, **values)
+    config = pretrained.config_from_dict(values)
     check_layers(config, kind)
     return config
 
@@ -403,7 +393,7 @@ def build_from_config(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def core_config(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) -> PreTrainedConfig:
+def core_config(spec: CoreSpec) -> PreTrainedConfig:
     """The architecture of the backbone that `spec` names, without its weights.
 
     Raises:
@@ -417,11 +407,10 @@ def core_config(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) 
         name = names[name].hub_ids[name]
     path = Path(name).expanduser()
     try:
-        if path.suffix == ".gguf" and path.is_file():
-            path = converted_gguf(path)
-        if not path.is_dir():
-            log(f"backbone: the configuration of {name} from the Hub")
-        config = AutoConfig.from_pretrained(str(path) if path.is_dir() else name, revision=spec.revision, **NO_CODE)
+        where = converted_gguf(path) if path.suffix == ".gguf" and path.is_file() else name
+        config = pretrained.read_config(pretrained.fetch(where, spec.revision, weights=False))
+    except FPTError:
+        raise
     except Exception as error:
         raise FPTError(_why_not(spec.name, names, error)) from error
     check_layers(config, spec.name)
@@ -429,27 +418,23 @@ def core_config(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) 
 
 
 def load_pretrained(
-    where: str, revision: str | None = None, family: Family | None = None, **kwargs: Any
+    where: str, revision: str | None = None, family: Family | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
     """Load a model and its tokenizer from a folder or the Hub with transformers; pickled weights are refused.
 
     Raises:
-        OSError: it is not there, or the Hub can't be reached.
+        OSError, ValueError: it is not there, the Hub can't be reached, or it can't be read.
+        FPTError: its tokenizer does not fit or would do harm.
     """
-    safe = {} if "gguf_file" in kwargs else {"use_safetensors": True}
-    if family is None:
-        family = family_of(AutoConfig.from_pretrained(where, revision=revision, **NO_CODE, **kwargs))
-    model = family.model_class.from_pretrained(
-        where, revision=revision, dtype=torch.float32, **safe, **family.model_options, **NO_CODE, **kwargs
-    )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, **NO_CODE, **kwargs)
-    except (OSError, ValueError):
-        tokenizer = None
+    found = pretrained.fetch(where, revision)
+    config = pretrained.read_config(found)
+    family = family or family_of(config)
+    model = pretrained.open_model(found, family.model_class, config, **family.model_options)
+    tokenizer = find_tokenizer(found.folder, getattr(config, "vocab_size", None), of_core=True)
     # For a folder without a tokenizer transformers makes one that knows no word.
     if tokenizer is not None and tokenizer.vocab_size < 2:
         tokenizer = None
-    return model, tokenizer, getattr(model.config, "_commit_hash", None) or revision
+    return model, tokenizer, found.revision or revision
 
 
 def converted_gguf(path: Path) -> Path:
@@ -472,14 +457,8 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
 
 
 def _convert_gguf(path: Path, folder: Path) -> None:
-    model, tokenizer, _ = load_pretrained(str(path.parent), family=Family(), gguf_file=path.name)
-    config = model.config.to_dict()
-    # Weights are plain fp32 from here on; with the note on quantization transformers refuses to write them.
-    config.pop("quantization_config", None)
-    plain = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32)
-    plain.load_state_dict(model.state_dict(), assign=True)
-    plain.save_pretrained(folder)
-    if tokenizer is not None:
+    pretrained.open_gguf(path).save_pretrained(folder)
+    if (tokenizer := find_tokenizer(path)) is not None:
         tokenizer.save_pretrained(folder)
 
 

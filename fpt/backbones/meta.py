@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
@@ -41,7 +39,7 @@ def shorten_core(core: Core, num_layers: int) -> None:
     core.family.shorten(core.model, num_layers)
 
 
-def empty_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) -> Core:
+def empty_core(spec: CoreSpec) -> Core:
     """The backbone that `spec` names, on the meta device.
 
     Raises:
@@ -49,4 +47,4 @@ def empty_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None) -
     """
     if spec.name.startswith(RUN):
         raise FPTError(f"--backbone {spec.name}: a run is inspected by the backbone that it started from")
-    return core_of_config(core_config(spec, log), spec)
+    return core_of_config(core_config(spec), spec)

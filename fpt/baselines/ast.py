@@ -15,13 +15,14 @@ import torch
 from torch.nn import functional as F
 
 from fpt.args import arg
-from fpt.backbones import NO_CODE
 from fpt.baselines import MODELS, Network, NetworkModel
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
+from fpt.pretrained import fetch, open_model, read_config
 from fpt.tasks.audio import AudioTask
+from fpt.untrusted import short
 
 SHAPE = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob"),
@@ -96,15 +97,29 @@ class Ast(NetworkModel):
             num_labels=output.size,
         )
         checkpoint = options["ast_checkpoint"]
-        try:
-            trained: dict[str, Any] = {"num_labels": output.size, "ignore_mismatched_sizes": True, "use_safetensors": True}
-            model = ASTForAudioClassification.from_pretrained(checkpoint, **trained, **NO_CODE) if checkpoint else None
-        except (OSError, ValueError) as error:
-            raise FPTError(f"--ast_checkpoint {checkpoint}: {str(error).splitlines()[0]}") from None
-        network = AstNetwork(model or ASTForAudioClassification(config))
+        network = AstNetwork(_trained(checkpoint, output.size) if checkpoint else ASTForAudioClassification(config))
         if network.bands != shape["bands"]:
             raise FPTError(f"--ast_checkpoint reads {network.bands} bands, not {shape['bands']}; give --num_mels {network.bands}")
         return network
+
+
+def _trained(where: str, labels: int) -> Any:
+    """A trained AST of a folder or the Hub, with a new readout of so many labels.
+
+    Raises:
+        FPTError: it is not there, or no AST.
+    """
+    from transformers import ASTConfig, ASTForAudioClassification
+
+    try:
+        found = fetch(where)
+        config = read_config(found)
+        if not isinstance(config, ASTConfig):
+            raise ValueError(f"a model of the type {config.model_type}, not an AST")
+        config.num_labels = labels
+        return open_model(found, ASTForAudioClassification, config, new="classifier.")
+    except (OSError, ValueError) as error:
+        raise FPTError(f"--ast_checkpoint {where}: {short(error)}") from error
 
 
 MODELS.register("ast")(Ast())

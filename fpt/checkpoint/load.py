@@ -16,16 +16,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones import DTYPES, NO_CODE, RUN, Core, CoreSpec, build_from_config, config_from_dict, family_of, load_core
+from fpt.backbones import DTYPES, RUN, Core, CoreSpec, build_from_config, config_from_dict, family_of, load_core
 from fpt.backbones.meta import core_of_config, empty_core, shorten_core
 from fpt.baselines import MODELS, Network
 from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
+from fpt.data.open_tokenizer import open_tokenizer
 from fpt.errors import FPTError
 from fpt.files import read_stably, user_path, whole_folder
+from fpt.inputs import Tokens
 from fpt.model import FPT, build_model
 from fpt.tuning import merge_lora
 
@@ -140,7 +142,7 @@ def _read(folder: Path, log: Log, backbone: str | None = None) -> _Read:
             tensors = load_file(place / WEIGHTS)
         except (SafetensorError, OSError) as error:
             raise FPTError(f"{place / WEIGHTS} is no whole safetensors file: {error}; copy the checkpoint again") from error
-        return _Read(config, tensors, _tokenizer(place) if config.tokenizer_sha256 else None)
+        return _Read(config, tensors, _tokenizer(place, config) if config.tokenizer_sha256 else None)
 
     return read_stably(folder, read)
 
@@ -188,7 +190,7 @@ def _empty_core(config: CheckpointConfig, log: Log, chain: int = 0) -> Core:
     if config.full:
         return core_of_config(config_from_dict(config.core_config or {}), CoreSpec(config.core.name))
     if not config.core.name.startswith(RUN):
-        return empty_core(config.core, log)
+        return empty_core(config.core)
     core = _empty_core(read_config(find_checkpoint(config.core.name.removeprefix(RUN), log)), log, chain + 1)
     if config.core.num_layers is not None:
         shorten_core(core, config.core.num_layers)
@@ -238,11 +240,13 @@ def _copy(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, torch.Te
             parameter.copy_(tensors[name])
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(folder: Path, config: CheckpointConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a checkpoint, whose ids must have rows in its embedding."""
+    assert isinstance(config.input, Tokens)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
-    except Exception as error:  # of many kinds, some of them the tokenizers' own
-        raise FPTError(f"{folder}: its tokenizer can't be read ({_short(error)}); copy the checkpoint again") from error
+        return open_tokenizer(folder, config.input.vocab_size)
+    except FPTError as error:
+        raise FPTError(f"{error}; copy the checkpoint again") from error
 
 
 def _short(error: BaseException) -> str:

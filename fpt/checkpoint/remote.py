@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import FPTError
+from fpt.pretrained import announce
 
 # What a checkpoint has; nothing else is sent, and nothing else is fetched.
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md")
@@ -88,6 +89,8 @@ def pull(name: str, log: Callable[[str], None] = lambda line: None) -> Path:
     match = NAME.fullmatch(name)
     if match is None:
         raise FPTError(f"{name} is no name of a repository; give USER/REPOSITORY or USER/REPOSITORY@REVISION")
+
+    announce(match["repo"], match["revision"])
 
     def fetch() -> str:
         return snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(FILES))

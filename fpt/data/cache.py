@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import Dataset, load_from_disk
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.csv_files import read_csv, write_csv
 from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
-from fpt.data.tokenizers import TRAINED, build_tokenizer
+from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer, tokenizer_sha256
 from fpt.disk import reason, refusals, remove
 from fpt.errors import FPTError
 from fpt.files import alone, cache_home, new_folder, slug, user_path, write_json
@@ -87,6 +87,7 @@ def prepare(
     seed: int,
     log: Callable[[str], None],
     data_sha256: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Prepared:
     """Return `task`'s splits from the Arrow cache, or find the raw data and preprocess it into the cache.
 
@@ -96,11 +97,13 @@ def prepare(
     Args:
         seed: of the split, when --split_seed is not given.
         data_sha256: hash of the raw data that is wanted; an entry made from it is taken whatever its source was.
+        tokenizer: a checkpoint's own, to go with its data: none is fetched then, whatever ``args.tokenizer`` says.
 
     Raises:
-        FPTError: bad arguments, or no data.
+        FPTError: bad arguments, no data, or tokens that are not those of `tokenizer`.
     """
     task, args = resolve(task, args)
+    _check_own_tokenizer(args, data_sha256, tokenizer)
     seed = args.split_seed if args.split_seed is not None else seed
     if isinstance(task, GeneratedTask):
         log(f"data: {task.name} is generated from seed {seed}")
@@ -109,7 +112,7 @@ def prepare(
     check_arguments(task, args)
     root = user_path(args.cache_dir) if args.cache_dir else cache_home()
     folder = root / "arrow" / slug(task.name)
-    request = describe_request(task, args, seed)
+    request = describe_request(task, args, seed, tokenizer)
     if args.data_dir is None:
         for entry in _manifests(folder):
             manifest = _read_manifest(entry)
@@ -118,7 +121,7 @@ def prepare(
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
                 _sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
-                return _load(entry.parent, task, args)
+                return _with_tokens_of(tokenizer, _load(entry.parent, task, args))
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     source = task.locate(args, lambda line: log(f"data: {line}"))
     key = _key(request, source)
@@ -131,14 +134,36 @@ def prepare(
                 log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
                 what = f"the cache {root} can't be written"
                 with refusals(what, root), _work_folder(root / "work" / lock.name, locked) as work:
-                    build_entry(entry, work, task, args, request, source)
-                return _load(entry, task, args)
+                    build_entry(entry, work, task, args, request, source, tokenizer)
+                return _with_tokens_of(tokenizer, _load(entry, task, args))
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
     _sweep_work(root, lock.name)
-    return _load(entry, task, args)
+    return _with_tokens_of(tokenizer, _load(entry, task, args))
 
 
-def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, Any]:
+def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Refuse to fetch what a checkpoint names: its tokenizer is in the files beside it, or nowhere."""
+    if data_sha256 is not None and tokenizer is None and args.tokenizer is not None and args.tokenizer not in TRAINED:
+        raise FPTError(f"the checkpoint names the tokenizer {args.tokenizer!r} and has none beside it; copy it again")
+
+
+def _with_tokens_of(tokenizer: PreTrainedTokenizerBase | None, prepared: Prepared) -> Prepared:
+    """`prepared`, if its ids mean what they mean in `tokenizer`.
+
+    Raises:
+        FPTError: they do not.
+    """
+    if tokenizer is None or prepared.tokenizer is None or tokenizer_sha256(tokenizer) == tokenizer_sha256(prepared.tokenizer):
+        return prepared
+    raise FPTError(
+        f"the tokenizer that {prepared.manifest['origin']} gives now is not the checkpoint's (another release of the tokenizers"
+        " library, or a changed checkpoint); score with the releases that trained it"
+    )
+
+
+def describe_request(
+    task: Task, args: DataArguments, seed: int, tokenizer: PreTrainedTokenizerBase | None = None
+) -> dict[str, Any]:
     """All that changes the Arrow files besides the raw data, as JSON values."""
     request: dict[str, Any] = {
         "task": task.name,
@@ -156,7 +181,7 @@ def describe_request(task: Task, args: DataArguments, seed: int) -> dict[str, An
     if args.tokenizer is not None:
         trained = args.tokenizer in TRAINED
         request |= {
-            "tokenizer": args.tokenizer if trained else _tokenizer_sha256(build_tokenizer([], args)),
+            "tokenizer": args.tokenizer if trained else tokenizer_sha256(tokenizer or build_tokenizer([], args)),
             "vocab_size": args.vocab_size if args.tokenizer == "bpe" else None,
             "augment": args.augment,
         }
@@ -176,10 +201,19 @@ def check_arguments(task: Task, args: DataArguments) -> None:
         task.dim(args)
 
 
-def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, request: dict[str, Any], source: Source) -> None:
+def build_entry(
+    entry: Path,
+    work: Path,
+    task: Task,
+    args: DataArguments,
+    request: dict[str, Any],
+    source: Source,
+    given: PreTrainedTokenizerBase | None = None,
+) -> None:
     """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
 
-    Shards that are done stay in `work` when the process is stopped, and are not done again.
+    Shards that are done stay in `work` when the process is stopped, and are not done again. `given` is the tokenizer, where it
+    is not one that is trained on the texts.
 
     Raises:
         FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
@@ -188,7 +222,9 @@ def build_entry(entry: Path, work: Path, task: Task, args: DataArguments, reques
     _check_not_empty(examples.splits, source)
     texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
     words = getattr(getattr(task, "modality", None), "words", True)
-    tokenizer = build_tokenizer(texts, args, words) if texts is not None else None
+    tokenizer = None
+    if texts is not None:
+        tokenizer = given if given is not None and args.tokenizer not in TRAINED else build_tokenizer(texts, args, words)
     with no_bars_of_datasets():
         try:
             arrows, rejected = encode_splits(examples, work, task, args, tokenizer)
@@ -238,13 +274,14 @@ def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
     total = sum(manifest["rows"].values()) + manifest["rejected"]
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
     check_rejected(rejected[: manifest["rejected"]], total, args.max_bad_fraction, manifest["origin"])
+    own = entry / "tokenizer"
     return Prepared(
         task=task,
         args=args,
         splits={name: load_from_disk(entry / name) for name in SPLITS},
         input=input_from_dict(manifest["input"]),
         output=output_from_dict(manifest["output"]),
-        tokenizer=AutoTokenizer.from_pretrained(entry / "tokenizer") if (entry / "tokenizer").is_dir() else None,
+        tokenizer=open_tokenizer(own, manifest["input"].get("vocab_size")) if own.is_dir() else None,
         manifest=manifest,
         rejected=rejected,
     )
@@ -357,7 +394,3 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     known = ("request", "data_sha256", "users_own", "origin")
     return manifest if isinstance(manifest, dict) and all(name in manifest for name in known) else None
-
-
-def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()

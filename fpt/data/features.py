@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
 from fpt.data.rejected import rejected_rows
+from fpt.data.tokenizers import vocabulary_size
 from fpt.inputs import Input, Patches, Tokens
 from fpt.tasks import Examples, Task
 
@@ -89,7 +90,7 @@ def describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokeniz
     if (own := task.input(args)) is not None:
         return own
     if tokenizer is not None:
-        return Tokens(len(tokenizer), tokenizer.pad_token_id)
+        return Tokens(vocabulary_size(tokenizer), tokenizer.pad_token_id)
     dim = task.dim(args)
     return Patches(dim, *_moments(train, dim if task.standardise == "each" else None))
 

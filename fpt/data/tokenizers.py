@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fpt.args import DataArguments
+from fpt.data.open_tokenizer import find_tokenizer, native, open_tokenizer
+from fpt.data.tokenizer_checks import check_tokenizer
+from fpt.data.tokenizer_probe import trust
 from fpt.errors import FPTError, did_you_mean
+from fpt.pretrained import fetch
+from fpt.untrusted import short
+
+__all__ = ["TRAINED", "build_tokenizer", "encode_texts", "open_tokenizer", "tokenizer_sha256", "unknown_id", "vocabulary_size"]
 
 PAD, UNK, BOS, EOS = SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
 
@@ -96,7 +106,7 @@ def build_tokenizer(texts: Sequence[str], args: DataArguments, words: bool = Tru
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {EOS}", special_tokens=[(BOS, ids[BOS]), (EOS, ids[EOS])]
     )
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         unk_token=UNK,
@@ -105,6 +115,8 @@ def build_tokenizer(texts: Sequence[str], args: DataArguments, words: bool = Tru
         padding_side="right",
         split_special_tokens=True,
     )
+    trust(check_tokenizer(_tree(made)))
+    return made
 
 
 def unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -116,28 +128,83 @@ def unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None if tokenizer.unk_token_id in others else tokenizer.unk_token_id
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows of an embedding for all ids of `tokenizer`: some leave numbers out."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hex SHA-256 of all that decides which tokens a text has; how batches are padded and cut is no part of that."""
+    return hashlib.sha256(json.dumps(_tree(tokenizer), sort_keys=True).encode()).hexdigest()
+
+
+def _tree(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
+
+
 def _from_hub(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or of a repository of the Hub, which the user named."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        folder = fetch(name, weights=False).folder
+    except (OSError, ValueError) as error:
         raise FPTError(
             f"--tokenizer {name!r} is neither {' nor '.join(sorted(TRAINED))}{did_you_mean(name, TRAINED)}, and it can't be"
-            f" loaded from a folder or the Hub: {reason}"
-        ) from None
-    tokenizer.padding_side = "right"
+            f" loaded from a folder or the Hub: {short(error)}"
+        ) from error
+    tokenizer = find_tokenizer(folder)
+    if tokenizer is None:
+        raise FPTError(f"--tokenizer {name!r}: {folder} has no tokenizer")
     if tokenizer.pad_token is None:
         # Padded positions are masked, so any token serves.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        first = tokenizer.convert_ids_to_tokens(min(tokenizer.get_vocab().values()))
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or first
     return tokenizer
+
+
+# Characters that a text may have after a tokenizer of someone else has replaced some; far below what memory holds.
+LONGEST_GROWN = 20_000_000
+# Characters that are measured at a time.
+PIECE = 100
 
 
 def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[list[int]], list[bool]]:
     """Tokenize; a sequence longer than `max_length` loses tokens before its last one, which the readout reads.
 
     Returns:
-        The token ids of each text, and whether it was cut.
+        The token ids of each text, and whether it was cut. A text that the tokenizer fails on has no tokens.
     """
-    ids = tokenizer(list(texts), add_special_tokens=True)["input_ids"]
+    growth = getattr(tokenizer, "fpt_growth", None)
+    fitting = [growth is None or _fits(text, tokenizer, growth) for text in texts]
+    found = iter(_encode([text for text, fits in zip(texts, fitting, strict=True) if fits], tokenizer, growth is not None))
+    ids = [next(found) if fits else [] for fits in fitting]
     cut = [len(i) > max_length for i in ids]
     return [i if not c else i[: max_length - 1] + i[-1:] for i, c in zip(ids, cut, strict=True)], cut
+
+
+def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, foreign: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    try:
+        with native(hide=foreign):
+            return tokenizer(texts, add_special_tokens=True)["input_ids"]
+    except ValueError:
+        if len(texts) == 1:
+            return [[]]
+        return [_encode([text], tokenizer, foreign)[0] for text in texts]
+
+
+def _fits(text: str, tokenizer: PreTrainedTokenizerBase, growth: int) -> bool:
+    """Whether a text stays small when its characters are replaced. Only one that could become large is measured, in pieces."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    if len(text) * growth <= LONGEST_GROWN or normalizer is None:
+        return True
+    grown = 0
+    try:
+        with native():
+            for start in range(0, len(text), PIECE):
+                grown += len(normalizer.normalize_str(text[start : start + PIECE]))
+                if grown > LONGEST_GROWN:
+                    return False
+    except ValueError:
+        return False
+    return True

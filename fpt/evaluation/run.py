@@ -57,7 +57,8 @@ def run(args: EvaluateArguments) -> None:
         return
     seed, wanted = config.data.request.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
-        prepared = prepare(task, data, seed, accelerator.print if accelerator.is_main_process else _silent, wanted)
+        say = accelerator.print if accelerator.is_main_process else _silent
+        prepared = prepare(task, data, seed, say, wanted, tokenizer)
     _check_same_data(prepared, config, folder)
     with understood(folder):
         predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)

@@ -34,12 +34,12 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[Block]:
     from fpt.data.cache import prepare
     from fpt.tasks import TASKS
 
-    model, _, config = load_checkpoint(find_checkpoint(str(folder)))
+    model, tokenizer, config = load_checkpoint(find_checkpoint(str(folder)))
     if not isinstance(model, FPT):
         return []
     args = changed(config.data.arguments, data_dir=data_dir)
     wanted = config.data.data_sha256
-    prepared = prepare(TASKS[config.task], args, config.data.request.split_seed, lambda line: None, wanted)
+    prepared = prepare(TASKS[config.task], args, config.data.request.split_seed, lambda line: None, wanted, tokenizer)
     if prepared.manifest["data_sha256"] != wanted:
         raise FPTError(f"the data of {folder} is not here; give it with --data_dir")
     count = len(prepared.samples("test"))

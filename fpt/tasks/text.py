@@ -247,15 +247,16 @@ class TextTask(Task):
             "length": [len(i) for i in ids],
             "cut": cut,
             "unknown": [0 if unknown is None else i.count(unknown) for i in ids],
-            "reason": ["" if i else "no tokens" for i in ids],
+            "reason": ["" if i else "the tokenizer has no tokens for it" for i in ids],
         }
         if args.augment:
             # The seed is the text itself, so a variant does not depend on how rows are spread over processes.
             seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in rows["text"]]
-            columns["variants"] = [
+            variants = [
                 encode_texts(self.modality.variants(text, args.augment, seed) or [text], tokenizer, args.longest)[0]
                 for text, seed in zip(rows["text"], seeds, strict=True)
             ]
+            columns["variants"] = [[v for v in own if v] or [i] for own, i in zip(variants, ids, strict=True)]
         return columns
 
 
