@@ -121,7 +121,7 @@ def prepare(
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
                 _sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
-                return _with_tokens_of(tokenizer, _load(entry.parent, task, args))
+                return _with_tokens_of(tokenizer, data_sha256, _load(entry.parent, task, args))
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     source = task.locate(args, lambda line: log(f"data: {line}"))
     key = _key(request, source)
@@ -135,10 +135,10 @@ def prepare(
                 what = f"the cache {root} can't be written"
                 with refusals(what, root), _work_folder(root / "work" / lock.name, locked) as work:
                     build_entry(entry, work, task, args, request, source, tokenizer)
-                return _with_tokens_of(tokenizer, _load(entry, task, args))
+                return _with_tokens_of(tokenizer, data_sha256, _load(entry, task, args))
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
     _sweep_work(root, lock.name)
-    return _with_tokens_of(tokenizer, _load(entry, task, args))
+    return _with_tokens_of(tokenizer, data_sha256, _load(entry, task, args))
 
 
 def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -147,13 +147,15 @@ def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer
         raise FPTError(f"the checkpoint names the tokenizer {args.tokenizer!r} and has none beside it; copy it again")
 
 
-def _with_tokens_of(tokenizer: PreTrainedTokenizerBase | None, prepared: Prepared) -> Prepared:
-    """`prepared`, if its ids mean what they mean in `tokenizer`.
+def _with_tokens_of(tokenizer: PreTrainedTokenizerBase | None, wanted: str | None, prepared: Prepared) -> Prepared:
+    """`prepared`, if its ids mean what they mean in `tokenizer`; other data than was asked for has other ids.
 
     Raises:
         FPTError: they do not.
     """
-    if tokenizer is None or prepared.tokenizer is None or tokenizer_sha256(tokenizer) == tokenizer_sha256(prepared.tokenizer):
+    if tokenizer is None or prepared.tokenizer is None or prepared.manifest["data_sha256"] != wanted:
+        return prepared
+    if tokenizer_sha256(tokenizer) == tokenizer_sha256(prepared.tokenizer):
         return prepared
     raise FPTError(
         f"the tokenizer that {prepared.manifest['origin']} gives now is not the checkpoint's (another release of the tokenizers"
