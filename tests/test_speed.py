@@ -122,7 +122,7 @@ def test_five_runs_side_by_side_take_few_more_operations_than_one(gpt2_dir: Path
 
 def test_a_step_waits_for_nothing(settings, tmp_path: Path, monkeypatch) -> None:
     """Numbers that are read back from the device hold it up; a step reads none."""
-    from fpt import training
+    from fpt.training import loop as training
 
     learn, seen = training.learn, Counter()
 

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from safetensors.torch import load_file
 from tqdm import tqdm
-from transformers import SchedulerType, get_scheduler
+from transformers import get_scheduler
 
 from fpt import state
-from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, command_of, flat
-from fpt.backbones import DTYPES
-from fpt.baselines import MODELS, Estimator, Made, Network
-from fpt.checkpoint import add_test_metrics, load_tuned, save_checkpoint
-from fpt.checkpoint.remote import check_push, push
-from fpt.csv_files import write_csv
+from fpt.args import as_dict, command_of
+from fpt.baselines import Made
+from fpt.checkpoint import load_tuned, save_checkpoint
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
-from fpt.data.cache import Prepared, prepare
-from fpt.data.describe import describe_data
-from fpt.data.samples import numbers
-from fpt.errors import FPTError, RejectedRows
-from fpt.escape import short_text, visible
-from fpt.evaluation.predict import predict_split, prediction_table, resolution_of
-from fpt.files import alone, slug, write_json
-from fpt.flops import matmul_peak, on_meta, step_flops
+from fpt.errors import FPTError
+from fpt.evaluation.predict import predict_split, resolution_of
+from fpt.files import recover_folder
+from fpt.flops import on_meta
 from fpt.parallel import (
     any_process,
     changing,
@@ -45,38 +32,15 @@ from fpt.parallel import (
     optimizer_state,
     precision,
     strategy,
-    training_accelerator,
     whole,
     whole_tensor,
 )
 from fpt.parallel import prepare as prepare_for
-from fpt.results import RESULTS_FILE, is_better, shown_metric, table, write_results
-from fpt.run_dir import (
-    DATA_KEY,
-    LOCK,
-    PREDICTIONS,
-    REJECTED,
-    RUN_FILE,
-    check_same_data,
-    claim_output_dir,
-    data_key,
-    list_rejected,
-    remove_outputs,
-    repair,
-    split_table,
-)
-from fpt.tasks import TASKS, resolve
-from fpt.together import (
-    Part,
-    Together,
-    best_rate,
-    check_together,
-    one_by_one,
-    one_of_each,
-    several,
-    variants,
-    write_summary,
-)
+from fpt.results import is_better, shown_metric
+from fpt.together import Part
+from fpt.training.optimizer import make_optimizer
+from fpt.training.records import Job, Progress
+from fpt.training.stop import until_signal
 
 # So many losses in a row that are not finite end a run.
 LOST_STEPS = 10
@@ -84,225 +48,8 @@ LOST_STEPS = 10
 EXPLODED = 3.0
 # Steps after which several processes ask each other whether one was told to stop.
 AGREE_STEPS = 5
-# Kinds of devices that AdamW has a fused operation for.
-FUSED = ("cpu", "cuda", "mps", "xpu")
 # Arguments that a checkpoint tells.
 TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
-
-
-@dataclass
-class Progress:
-    """Where a run is; JSON values, saved with its state."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best_score: float | None = None
-    best_step: int = 0
-    best_metrics: dict[str, Any] = field(default_factory=dict)
-    evaluations_without_gain: int = 0
-    tokens: int = 0
-    train_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> dict[str, Any]:
-    """Prepare the data, build the model, train, score once on test, and write everything into ``--output_dir``.
-
-    Returns:
-        What ``results.json`` holds.
-
-    Raises:
-        FPTError: anything in the arguments or the data that the user can mend.
-    """
-    started = time.perf_counter()
-    _check(args)
-    kind = MODELS[model_args.model]
-    kind.check(model_args)
-    if args.push_to_hub:
-        check_push(args.push_to_hub)
-    data, model_args = one_of_each(data, model_args, args)
-    task, resolved = resolve(TASKS[data.dataset], data, kind.view)
-    output = Path(args.output_dir or default_output(task.name, kind.name))
-    each = variants(args, output)
-    accelerator = training_accelerator(args, output)
-    log = accelerator.print
-    check_together(args, accelerator)
-    # The task's own options with their defaults, so that a continuation can be held against them.
-    shared = {**as_dict(data), "options": resolved.options, **as_dict(model_args)}
-    shared["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
-    arguments = [{**shared, **as_dict(own)} for own in each]
-    for own, told in zip(each, arguments, strict=True):
-        claim_output_dir(Path(own.output_dir or output), own, told)
-    accelerator.wait_for_everyone()
-
-    with accelerator.main_process_first():
-        data_log = log if accelerator.is_main_process else (lambda line: None)
-        try:
-            prepared = prepare(task, resolved, each[0].seed, data_log)
-        except RejectedRows as error:
-            if not accelerator.is_main_process:
-                raise
-            raise FPTError(f"{error} The rows are listed in {list_rejected(error.rows, output)}") from error
-    describe_data(prepared, log)
-    with contextlib.ExitStack() as held:
-        jobs = [
-            Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir or output), started, held)
-            for own, told in zip(each, arguments, strict=True)
-        ]
-        done = _fit(jobs) if isinstance(kind, Estimator) else _train(jobs)
-    if not done:
-        return {}
-    if several(args):
-        return write_summary(output, done, log)
-    results = done[0]
-    log(
-        f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
-        f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n{speed(results)}; {output / RESULTS_FILE}"
-    )
-    return results
-
-
-def speed(results: dict[str, Any]) -> str:
-    """How fast a run was, in words."""
-    mfu = f" (MFU {results['mfu']:.0%} of the matmul peak)" if results.get("mfu") else ""
-    scored = results.get("evaluation_tokens_per_second")
-    evaluation = f", {scored:,.0f} in evaluation" if scored else ""
-    return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}{evaluation}, {results['wall_seconds']:.0f} s in all"
-
-
-@dataclass
-class Job:
-    """One run: what is trained on what, and where it goes. `held` is what is given back when it ends."""
-
-    kind: Any
-    prepared: Prepared
-    model_args: ModelArguments
-    args: TrainArguments
-    arguments: dict[str, Any]
-    accelerator: Accelerator
-    output: Path
-    started: float
-    held: contextlib.ExitStack
-
-
-def default_output(task: str, model: str) -> str:
-    """Where a run goes when --output_dir is not given."""
-    return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
-
-
-def _train(jobs: list[Job]) -> list[dict[str, Any]]:
-    """Train a network step by step, or several tunings of one core side by side; no results when told to stop."""
-    job, accelerator, several_runs = jobs[0], jobs[0].accelerator, len(jobs) > 1
-    log = accelerator.print
-    made = job.kind.make_each(job.prepared, job.model_args, [own.args for own in jobs], log)
-    for own in jobs:
-        _start_outputs(own)
-    # Before they are spread over devices.
-    together = Together([one.network for one in made], log) if several_runs else None
-    trackers = start_trackers(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
-    loops = [Loop(own, one, trackers, len(jobs)) for own, one in zip(jobs, made, strict=True)]
-    take_steps(loops, together.on(accelerator) if together else one_by_one)
-    if any(loop.stopped for loop in loops):
-        accelerator.end_training()
-        log(f"stopped by a signal after step {loops[0].progress.step}; the state is saved, go on with --resume")
-        return []
-    picked = best_rate([(loop.args.learning_rate, loop.progress.best_score) for loop in loops], job.prepared.primary_metric)
-    results = [loop.finish(test=loop.args.learning_rate == picked) for loop in loops]
-    accelerator.end_training()
-    if job.args.push_to_hub and accelerator.is_main_process:
-        push(job.output / "checkpoint", job.args.push_to_hub, job.args.hub_private, log)
-    return results
-
-
-def _fit(jobs: list[Job]) -> list[dict[str, Any]]:
-    """Fit an estimator, in one process."""
-    job = jobs[0]
-    kind, prepared, args, accelerator, output = job.kind, job.prepared, job.args, job.accelerator, job.output
-    if accelerator.num_processes > 1:
-        raise FPTError(f"--model {kind.name} is fitted by one process; start it without a launcher of several")
-    if args.save_full or args.resume or args.push_to_hub:
-        raise FPTError(f"--model {kind.name} is fitted at once; it has no checkpoint to --resume, --save_full or --push_to_hub")
-    if len(jobs) > 1:
-        raise FPTError(f"--model {kind.name} is fitted at once; give --seed, one run a seed")
-    _start_outputs(job)
-    set_seed(args.seed)
-    begun = time.perf_counter()
-    fitted = kind.fit(prepared, kind.check(job.model_args), args.seed, accelerator.print)
-    labels = {split: numbers(prepared.splits[split], "label") for split in fitted.predictions}
-    metrics = {s: prepared.output.metrics(labels[s], p) for s, p in fitted.predictions.items()}
-    results = {
-        **_about(job, metrics),
-        "best_step": 0,
-        "steps": 0,
-        "stopped_early": False,
-        "core": kind.core(args.seed),
-        "chosen": fitted.chosen,
-        "wall_seconds": round(time.perf_counter() - job.started, 2),
-        "train_seconds": round(time.perf_counter() - begun, 2),
-        "tokens_per_second": 0.0,
-        "device": {"type": "cpu", "strategy": "one process", "threads": torch.get_num_threads()},
-        "history": fitted.history,
-    }
-    _write(output, prepared, results, fitted.predictions["test"], labels["test"])
-    return [results]
-
-
-def _about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What every result says first."""
-    prepared = job.prepared
-    return {
-        "task": prepared.task.name,
-        "model": job.kind.name,
-        "metrics": metrics,
-        "primary_metric": prepared.primary_metric,
-        "seed": job.args.seed,
-        "split": {
-            "method": prepared.split_method,
-            "seed": prepared.manifest["request"]["split_seed"],
-            "rows": prepared.manifest["rows"],
-        },
-        "data": prepared.manifest,
-        "versions": {"torch": torch.__version__},
-        "arguments": job.arguments,
-    }
-
-
-def _start_outputs(job: Job) -> None:
-    """Collective: take the folder of the run, and make it ready.
-
-    Raises:
-        FPTError: another run writes to it.
-    """
-    output = job.output
-
-    def taken() -> None:
-        raise FPTError(f"another run is writing to --output_dir {output}; wait for it, or give another folder")
-
-    if job.accelerator.is_main_process:
-        try:
-            job.held.enter_context(alone(output / LOCK, taken, job.accelerator.print))
-        except OSError as error:
-            raise FPTError(f"--output_dir {output} can't be written: {error.strerror or error}") from error
-        repair(output)
-        # What another run may have left since this one began.
-        claim_output_dir(output, job.args, job.arguments)
-        if job.args.resume:
-            check_same_data(output, job.prepared)
-        else:
-            remove_outputs(output)
-            write_json(output / RUN_FILE, {**job.arguments, DATA_KEY: data_key(job.prepared)})
-            write_csv(job.prepared.rejected, output / REJECTED)
-            if job.prepared.task.saves_split:
-                write_csv(split_table(job.prepared), output / "split.csv")
-    job.accelerator.wait_for_everyone()
-
-
-def _write(output: Path, prepared: Prepared, results: dict[str, Any], predictions: np.ndarray, labels: np.ndarray) -> None:
-    """Predictions of the test split, then the results: where these are, all is there."""
-    write_csv(prediction_table(prepared, "test", predictions, labels), output / PREDICTIONS)
-    write_results(output, results)
 
 
 class Loop:
@@ -339,9 +86,7 @@ class Loop:
         self.losses: list[torch.Tensor] = []  # since the last evaluation
         self.loader = make_loader(self.samples, self.sampler, prepared.input, prepared.output)
         found = self._load_state() if args.resume else None
-        # Fused: one operation a tensor, and nothing is read back.
-        fused = accelerator.device.type in FUSED
-        optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate, fused=fused)
+        optimizer = make_optimizer(model, args, accelerator.device)
         # On the plain optimizer, so that it counts optimizer steps on any number of processes.
         self.schedule = get_scheduler(args.lr_scheduler, optimizer, args.warmup_steps, args.max_steps)
         self.plain_optimizer = optimizer
@@ -389,70 +134,9 @@ class Loop:
             "command": command_of({**arguments, "dataset": prepared.task.name}),
         }
 
-    def finish(self, test: bool = True) -> dict[str, Any]:
-        """Put the best model back, score it on test, and write everything down.
-
-        Args:
-            test: false for a run that was not picked: its test split stays untouched, and it has no results file.
-        """
-        progress, prepared, accelerator, output, args = self.progress, self.prepared, self.accelerator, self.output, self.args
-        self.load_best()
-        metrics = {"valid": progress.best_metrics}
-        begun = time.perf_counter()
-        predictions, labels = self.predict("test") if test else (np.empty(0), np.empty(0))
-        seconds, scored_per_second = time.perf_counter() - begun, None
-        if test:
-            metrics["test"] = prepared.output.metrics(labels, predictions, resolution_of(self.model, accelerator))
-            scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
-        results = {
-            **_about(self.job, metrics),
-            "best_step": progress.best_step,
-            "steps": progress.step,
-            "stopped_early": progress.step < args.max_steps,
-            "core": self.made.core,
-            **self.made.results,
-            "trainable_parameters": self.config["trainable_parameters"],
-            "total_parameters": self.config["total_parameters"],
-            "wall_seconds": round(progress.wall_seconds + time.perf_counter() - self.job.started, 2),
-            "train_seconds": round(progress.train_seconds, 2),
-            "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
-            "evaluation_tokens_per_second": scored_per_second,
-            "runs_side_by_side": self.count,
-            **self._flops(),
-            "padding": self.padding,
-            "device": {"type": accelerator.device.type, "strategy": strategy(accelerator), "threads": torch.get_num_threads()},
-            "mixed_precision": precision(accelerator),
-            "history": progress.history,
-        }
-        best = {**self.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
-        tensors = whole(accelerator, dict(self.raw_model.named_parameters())) if args.save_full else {}
-        if accelerator.is_main_process:
-            if args.save_full:
-                save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=self.raw_model)
-            if test:
-                add_test_metrics(output / "checkpoint", metrics["test"])
-                _write(output, prepared, results, predictions, labels)
-        if self.trackers and test:
-            self._track({f"test/{k}": v for k, v in metrics["test"].items() if v is not None})
-        return results
-
-    def _flops(self) -> dict[str, float | None]:
-        """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU)."""
-        progress, mean_length = self.progress, round(float(np.mean(self.samples.lengths)))
-        try:
-            per_token = sum(step_flops(self.shell, self.prepared.input, 1, mean_length)) / mean_length
-        except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that can't run without numbers
-            return {"flops_per_token": None, "mfu": None}
-        kind = precision(self.accelerator)
-        dtype = DTYPES[kind] if kind in DTYPES else getattr(self.raw_model, "core_dtype", torch.float32)
-        rows = self.args.per_device_batch_size * mean_length * self.count
-        peak = matmul_peak(self.accelerator.device, dtype, rows, getattr(self.raw_model, "width", 1024))
-        reached = per_token * progress.tokens * self.count / max(progress.train_seconds, 1e-9)
-        return {"flops_per_token": per_token, "mfu": round(reached / peak / self.accelerator.num_processes, 4)}
-
     def _track(self, values: dict[str, float]) -> None:
         """Tell the tracker."""
-        start = f"{short_text(self.label)}/" if self.label else ""
+        start = f"{self.label}/" if self.label else ""
         self.accelerator.log({start + name: value for name, value in values.items()}, step=self.progress.step)
 
     def after_step(self, bar: tqdm) -> None:
@@ -633,6 +317,7 @@ class Loop:
 
     def _load_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The last state; tuned tensors go into the model before it is spread over processes."""
+        recover_folder(self.output / "checkpoint")
         found = state.latest(self.output / "state", self.log)
         if found is None:
             self.log("resume: no state was saved yet; starting from step 0")
@@ -723,77 +408,3 @@ def learn(loops: list[Loop], batches: list[dict[str, torch.Tensor]], forward: Fo
         for loop in loops:
             loop.update()
     return accelerator.sync_gradients
-
-
-@contextlib.contextmanager
-def until_signal(loops: list[Loop]) -> Iterator[None]:
-    """A scheduler that takes the machine away says so with SIGTERM: the step is finished and the state saved."""
-
-    def note(number: int, frame: Any) -> None:
-        for loop in loops:
-            loop.signalled = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield
-    finally:
-        # A signal may come twice, from the launcher and from the scheduler; the second must not undo the good end.
-        stopped = any(loop.stopped for loop in loops)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if stopped else before)
-
-
-def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any]]:
-    """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
-    matrices, plain, embedding = [], [], []
-    roles = model.roles()
-    for name, parameter in model.tuned_parameters().items():
-        if parameter.ndim < 2 or roles.get(name) == "position":
-            plain.append(parameter)
-        elif roles.get(name) == "input":
-            embedding.append(parameter)
-        else:
-            matrices.append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": args.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-        {"params": embedding, "weight_decay": args.weight_decay, "lr": args.learning_rate * args.embedding_lr_scale},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def start_trackers(accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], output: Path) -> bool:
-    """Open the tracker that ``--report_to`` names; returns whether there is one."""
-    if args.report_to == "none":
-        return False
-    logs = output / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    config = {k: visible(v) if isinstance(v, str) else v for k, v in flat(arguments).items() if v is not None}
-    name = short_text(output.name)
-    accelerator.init_trackers(args.project, config=config, init_kwargs={"wandb": {"dir": str(logs), "name": name}})
-    return True
-
-
-def _check(args: TrainArguments) -> None:
-    whole_numbers = (
-        "max_steps",
-        "per_device_batch_size",
-        "gradient_accumulation_steps",
-        "eval_steps",
-        "eval_batch_size",
-        "keep_last",
-    )
-    for name in whole_numbers:
-        if getattr(args, name) < 1:
-            raise FPTError(f"--{name} {getattr(args, name)} must be at least 1")
-    if args.learning_rate <= 0:
-        raise FPTError(f"--learning_rate {args.learning_rate} must be above 0")
-    if not 0 <= args.dropout < 1:
-        raise FPTError(f"--dropout {args.dropout} must be in [0, 1)")
-    schedules = [s.value for s in SchedulerType]
-    if args.lr_scheduler not in schedules:
-        raise FPTError(f"unknown --lr_scheduler {args.lr_scheduler!r}; known: {', '.join(schedules)}")
-    if args.report_to not in ("none", "wandb", "tensorboard"):
-        raise FPTError(f"unknown --report_to {args.report_to!r}; known: none, tensorboard, wandb")

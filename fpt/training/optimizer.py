@@ -1,0 +1,37 @@
+"""AdamW, and which parameters it treats in which way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fpt.args import TrainArguments
+from fpt.baselines import Network
+
+# Kinds of devices that AdamW has a fused operation for.
+FUSED = ("cpu", "cuda", "mps", "xpu")
+
+
+def make_optimizer(model: Network, args: TrainArguments, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of `model`; fused where the device can: one operation a tensor, nothing read back."""
+    return torch.optim.AdamW(parameter_groups(model, args), lr=args.learning_rate, fused=device.type in FUSED)
+
+
+def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any]]:
+    """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
+    matrices, plain, embedding = [], [], []
+    roles = model.roles()
+    for name, parameter in model.tuned_parameters().items():
+        if parameter.ndim < 2 or roles.get(name) == "position":
+            plain.append(parameter)
+        elif roles.get(name) == "input":
+            embedding.append(parameter)
+        else:
+            matrices.append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": args.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": embedding, "weight_decay": args.weight_decay, "lr": args.learning_rate * args.embedding_lr_scale},
+    ]
+    return [group for group in groups if group["params"]]
