@@ -14,14 +14,52 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
 from torch import nn
 
 from fpt.args import TrainArguments
 from fpt.backbones import DTYPES
 from fpt.errors import FPTError
+from fpt.launched import check_environment, switched_on, wanted_precision
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class OwnAccelerator(Accelerator):
+    """An accelerator that keeps its settings when another one is made in the same process.
+
+    Accelerate keeps one state for a process, precision included, and looks it up whenever a model is prepared: of two checkpoints
+    in one process the second could not be opened, or the first would be computed in the precision of the second.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        before = AcceleratorState._shared_state
+        # With DeepSpeed and FSDP there is one model in a process.
+        if before and before.get("distributed_type") not in (DistributedType.DEEPSPEED, DistributedType.FSDP):
+            AcceleratorState._shared_state = type(before)()
+        tf32 = torch.backends.cuda.matmul.allow_tf32
+        super().__init__(**options)
+        # Set for compiled models, which would be another precision than is reported.
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+
+    def prepare(self, *objects: Any, **options: Any) -> Any:
+        """As `Accelerator.prepare`, with this accelerator's settings."""
+        with self._settings():
+            return super().prepare(*objects, **options)
+
+    def prepare_model(self, *arguments: Any, **options: Any) -> Any:
+        """As `Accelerator.prepare_model`, with this accelerator's settings."""
+        with self._settings():
+            return super().prepare_model(*arguments, **options)
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        before, AcceleratorState._shared_state = AcceleratorState._shared_state, self.state.__dict__
+        try:
+            yield
+        finally:
+            AcceleratorState._shared_state = before
 
 
 def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Accelerator:
@@ -30,7 +68,8 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
     Raises:
         FPTError: a setting makes no sense, or what the launcher was asked for would not be done.
     """
-    deepspeed, fsdp = (os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("DEEPSPEED", "FSDP"))
+    check_environment()
+    deepspeed, fsdp = switched_on("DEEPSPEED"), switched_on("FSDP")
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = not torch.cuda.is_available()
     if on_cpu and deepspeed:
@@ -44,12 +83,12 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
         options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
         # Without this accelerate starts the processes and lets each train alone; with it, it leaves the others out.
         options["cpu"] = not (deepspeed or fsdp)
-    precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = wanted_precision(mixed_precision)
     if deepspeed:
         # DeepSpeed would bring the tuned tensors to that precision as well; the model does it for the core alone.
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     try:
-        accelerator = Accelerator(mixed_precision="no" if deepspeed else mixed_precision, **options)
+        accelerator = OwnAccelerator(mixed_precision="no" if deepspeed else precision, **options)
     except (ValueError, ImportError) as error:
         raise FPTError(str(error)) from None
     for asked, kind in ((deepspeed, DistributedType.DEEPSPEED), (fsdp, DistributedType.FSDP)):
@@ -67,15 +106,22 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
 
 
 def training_accelerator(args: TrainArguments, output: Path) -> Accelerator:
-    """The accelerator of a training run, with its tracker."""
+    """The accelerator of a training run, with its tracker.
+
+    Raises:
+        FPTError: as `make_accelerator`, or fp16 is asked for on a CPU.
+    """
     if args.report_to == "wandb" and "WANDB_MODE" not in os.environ and not logged_in_to_wandb():
         os.environ["WANDB_MODE"] = "offline"
-    return make_accelerator(
+    accelerator = make_accelerator(
         args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=str(output / "logs"),
     )
+    if precision(accelerator) == "fp16" and accelerator.device.type == "cpu":
+        raise FPTError("fp16 needs a GPU, which there is none for this run; on a CPU give --mixed_precision bf16 or no")
+    return accelerator
 
 
 def strategy(accelerator: Accelerator) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import statistics
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +22,9 @@ from fpt.backbones import is_drawn, is_norm
 from fpt.backbones.packed import PACKED
 from fpt.backbones.stack import Stack
 from fpt.errors import FPTError
-from fpt.files import write_json
 from fpt.model import FPT
-from fpt.results import is_better, shown_metric, shown_spread
+from fpt.random_state import OwnRandom, drawing
 
-SUMMARY_FILE = "summary.json"
 # How far logits of runs side by side may be from those of each alone, as a share of the largest.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Tokens of a row: with more, matrix products gain nothing, and what the way back needs grows.
@@ -112,6 +108,9 @@ class Together(nn.Module):
         first, family = models[0], models[0].family
         # No `nn.ModuleList`: a core is looked through for such lists.
         self.models, self.log, self.runs, self.obstacle = list(models), log, _Runs(), ""
+        if first.core_dropout:
+            self.refuse("dropout inside the backbone would draw the numbers of all runs at once")
+            return
         if not isinstance(family, Stack):
             self.refuse(f"{type(first.core).__name__} has no blocks that take several batches")
             return
@@ -137,16 +136,19 @@ class Together(nn.Module):
             self.core.train(mode and self.models[0].core_dropout)
         return self
 
-    def forward(self, active: Sequence[int], batches: Sequence[Batch]) -> list[torch.Tensor]:
-        """Logits (batch, size) of each batch, by the model of that number."""
+    def forward(
+        self, active: Sequence[int], batches: Sequence[Batch], random: Sequence[OwnRandom | None] = ()
+    ) -> list[torch.Tensor]:
+        """Logits (batch, size) of each batch, by the model of that number; `random` is where each draws its dropout from."""
+        random = random or [None] * len(active)
         models = [self.models[number] for number in active]
         masks = [batch["attention_mask"] for batch in batches]
         with models[0].precision(masks[0].device.type):
-            embeds = [model.embed(batch["inputs"]) for model, batch in zip(models, batches, strict=True)]
+            embeds = [_embed(*each) for each in zip(models, batches, random, strict=True)]
             reads = [model.read(mask) for model, mask in zip(models, masks, strict=True)]
             self.runs.start(active, [mask.numel() for mask in masks], [read.numel() for read in reads])
             states = self.family.packed(self.core, embeds, masks, reads)
-            return [model.logits(own) for model, own in zip(models, states, strict=True)]
+            return [_logits(*each) for each in zip(models, states, random, strict=True)]
 
     def fits(self, batches: Sequence[Batch]) -> bool:
         """Whether these batches can go in one row."""
@@ -178,7 +180,7 @@ class Together(nn.Module):
             for chosen in rows(batches, most):
                 own, theirs = [loops[number] for number in chosen], [batches[number] for number in chosen]
                 if len(own) > 1:
-                    yield own, theirs, model([active[number] for number in chosen], theirs)
+                    yield own, theirs, model([active[number] for number in chosen], theirs, [loop.random for loop in own])
                 else:
                     yield from one_by_one(own, theirs)
 
@@ -186,9 +188,32 @@ class Together(nn.Module):
 
 
 def one_by_one(loops: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
-    """Each model on its batch."""
+    """Each model on its batch, each with the random numbers of its run."""
     for loop, batch in zip(loops, batches, strict=True):
-        yield [loop], [batch], [loop.model(batch["inputs"], batch["attention_mask"])]
+        with drawing(loop.random):
+            logits = loop.model(batch["inputs"], batch["attention_mask"])
+        yield [loop], [batch], [logits]
+
+
+def _embed(model: FPT, batch: Batch, random: OwnRandom | None) -> torch.Tensor:
+    """What goes into the backbone, with the dropout that the run draws alone."""
+    return model.embed(batch["inputs"]) if not _draws(model, random) else _in_own(random, model.embed, batch["inputs"])
+
+
+def _logits(model: FPT, states: torch.Tensor, random: OwnRandom | None) -> torch.Tensor:
+    """Logits of a run, with the dropout that it draws alone."""
+    return model.logits(states) if not _draws(model, random) else _in_own(random, model.logits, states)
+
+
+def _draws(model: FPT, random: OwnRandom | None) -> bool:
+    return random is not None and model.training and model.dropout.p > 0
+
+
+@torch.compiler.disable
+def _in_own(random: OwnRandom | None, call: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """A call that draws from the run's numbers; not compiled, for these live outside of a graph."""
+    with drawing(random):
+        return call(values)
 
 
 def rows(batches: Sequence[Batch], most: int) -> Iterator[list[int]]:
@@ -280,82 +305,6 @@ def _why_not(model: nn.Module, loops: Sequence[Any], active: Sequence[int], batc
     for one in every:
         one.train()
     return why
-
-
-def best_rate(scores: Sequence[tuple[float, float | None]], metric: str) -> float:
-    """The learning rate of the best mean score on the validation split.
-
-    Args:
-        scores: learning rate and score of each run.
-    """
-    by_rate: dict[float, list[float | None]] = defaultdict(list)
-    for rate, score in scores:
-        by_rate[rate].append(score)
-    best: tuple[float, float | None] | None = None
-    for rate, values in by_rate.items():
-        mean = None if None in values else statistics.fmean(v for v in values if v is not None)
-        if best is None or is_better(metric, mean, best[1]):
-            best = rate, mean
-    assert best is not None
-    return best[0]
-
-
-def write_summary(output: Path, done: Sequence[dict[str, Any]], log: Callable[[str], None]) -> dict[str, Any]:
-    """Write ``summary.json`` about runs that went side by side, and say what is in it.
-
-    Args:
-        done: results of each run; those that were not picked have no test scores.
-
-    Returns:
-        What the file holds: the runs, and for each learning rate mean and standard deviation over the seeds.
-    """
-    metric = done[0]["primary_metric"]
-    runs = [
-        {
-            "folder": Path(one["arguments"]["output_dir"]).name,
-            "seed": one["seed"],
-            "learning_rate": one["arguments"]["learning_rate"],
-            "best_step": one["best_step"],
-            "steps": one["steps"],
-            **one["metrics"],
-        }
-        for one in done
-    ]
-    rates = []
-    for rate in dict.fromkeys(run["learning_rate"] for run in runs):
-        own = [run for run in runs if run["learning_rate"] == rate]
-        spread = {split: _mean_std([run[split][metric] for run in own]) for split in ("valid", "test") if split in own[0]}
-        rates.append({"learning_rate": rate, "seeds": [run["seed"] for run in own], **spread})
-    first = done[0]
-    summary = {
-        "task": first["task"],
-        "core": first["core"],
-        "split": first["split"],
-        "primary_metric": metric,
-        "learning_rates": rates,
-        "runs": runs,
-        "tokens_per_second": round(sum(one["tokens_per_second"] for one in done), 1),
-        "mfu": first["mfu"],
-    }
-    write_json(output / SUMMARY_FILE, summary)
-    core, split = first["core"]["name"], first["split"]["method"]
-    log(f"\n{first['task']}: core {core}, {split} split, {len(done)} runs side by side; {metric}:")
-    for run in runs:
-        shown = "  ".join(f"{split} {shown_metric(run[split][metric])}" for split in ("valid", "test") if split in run)
-        log(f"  {run['folder']}: step {run['best_step']} of {run['steps']}, {shown}")
-    for rate in rates:
-        shown = "  ".join(f"{s} {shown_spread(rate[s]['mean'], rate[s]['std'])}" for s in ("valid", "test") if s in rate)
-        log(f"  learning rate {rate['learning_rate']:g}, {len(rate['seeds'])} seeds: {shown}")
-    log(f"{summary['tokens_per_second']:,.0f} tokens/s; {output / SUMMARY_FILE}")
-    return summary
-
-
-def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and sample standard deviation; None where a value is not defined, or there is one only."""
-    known = [v for v in values if v is not None]
-    if len(known) < len(values):
-        return {"mean": None, "std": None}
-    return {"mean": statistics.fmean(known), "std": statistics.stdev(known) if len(known) > 1 else None}
 
 
 def _folder(seed: int, rate: float, told: bool) -> str:

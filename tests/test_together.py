@@ -20,8 +20,9 @@ from fpt.files import sha256_file
 from fpt.inputs import Patches, Tokens
 from fpt.model import build_model, init_input
 from fpt.outputs import Bits, Classes
-from fpt.together import JOINED_TOKENS, Together, best_rate
+from fpt.together import JOINED_TOKENS, Together
 from fpt.training import run
+from fpt.training.summary import best_rate
 from fpt.tuning import Tuning, parse_parts
 
 
@@ -54,6 +55,7 @@ class Alone:
 
     def __init__(self, model) -> None:
         self.model = self.raw_model = model
+        self.random = None
 
 
 def logits_of(forward, loops, batches) -> list[torch.Tensor]:

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device, set_seed
-from safetensors.torch import load_file
-from tqdm import tqdm
+from safetensors import SafetensorError
 from transformers import get_scheduler
 
-from fpt import state
-from fpt.args import as_dict, command_of
 from fpt.baselines import Made
-from fpt.checkpoint import load_tuned, save_checkpoint
+from fpt.checkpoint import save_checkpoint
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
 from fpt.errors import FPTError
 from fpt.evaluation.predict import predict_split, resolution_of
-from fpt.files import recover_folder
 from fpt.flops import on_meta
-from fpt.parallel import (
-    any_process,
-    changing,
-    gather,
-    load_optimizer_state,
-    mean,
-    optimizer_state,
-    precision,
-    strategy,
-    whole,
-    whole_tensor,
-)
+from fpt.launched import check_done
+from fpt.parallel import any_process, strategy, whole, whole_tensor
 from fpt.parallel import prepare as prepare_for
+from fpt.random_state import OwnRandom
 from fpt.results import is_better, shown_metric
 from fpt.together import Part
+from fpt.training import best, resume
+from fpt.training.monitor import Bar, Losses, Report, Tracker, defined, label, say
 from fpt.training.optimizer import make_optimizer
-from fpt.training.records import Job, Progress
-from fpt.training.stop import until_signal
+from fpt.training.records import Failure, Job, Progress
+from fpt.training.results import checkpoint_config
+from fpt.training.stop import Stop
 
-# So many losses in a row that are not finite end a run.
-LOST_STEPS = 10
-# A training loss of so many times the first one has exploded.
-EXPLODED = 3.0
 # Steps after which several processes ask each other whether one was told to stop.
 AGREE_STEPS = 5
-# Arguments that a checkpoint tells.
-TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
 
 
 class Loop:
@@ -59,12 +43,12 @@ class Loop:
         count: runs that go side by side in this process.
     """
 
-    def __init__(self, job: Job, made: Made, trackers: bool = False, count: int = 1) -> None:
+    def __init__(self, job: Job, made: Made, tracker: Tracker | None = None, count: int = 1) -> None:
         accelerator, args, prepared, model = job.accelerator, job.args, job.prepared, made.network
-        self.job, self.made, self.trackers, self.count = job, made, trackers, count
+        self.job, self.made, self.tracker, self.count = job, made, tracker, count
         self.accelerator, self.args, self.prepared, self.output = accelerator, args, prepared, job.output
         self.label = job.output.name if count > 1 else ""
-        self.config = self._config()
+        self.config = checkpoint_config(job, made)
         self.raw_model = model
         # For its operations to be counted, once there is time.
         self.shell = on_meta(model)
@@ -83,82 +67,74 @@ class Loop:
             f" (random batches: {self.padding['random']:.1%}); {strategy(accelerator)}"
         )
         self.progress = Progress()
-        self.losses: list[torch.Tensor] = []  # since the last evaluation
+        self.monitor = Losses(accelerator)
         self.loader = make_loader(self.samples, self.sampler, prepared.input, prepared.output)
-        found = self._load_state() if args.resume else None
+        if job.state:
+            resume.load_parameters(self, job.state)
         optimizer = make_optimizer(model, args, accelerator.device)
         # On the plain optimizer, so that it counts optimizer steps on any number of processes.
         self.schedule = get_scheduler(args.lr_scheduler, optimizer, args.warmup_steps, args.max_steps)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = prepare_for(accelerator, model, optimizer, args)
+        check_done(accelerator, args)
         set_seed(args.seed, device_specific=True)
-        if found:
-            self._go_on(*found)
-        self.signalled = self.stopped = False
-        # Counted on the device: steps without finite gradients, and losses in a row that are not finite.
-        self.left_out = torch.zeros((), dtype=torch.long, device=accelerator.device)
-        self.lost = torch.zeros_like(self.left_out)
+        self.random = OwnRandom() if count > 1 else None
+        if job.state:
+            resume.go_on(self, job.state)
+            job.state = None
+        self.stop, self.stopped = Stop(), False
+        self.failure: Failure | None = None
 
     def log(self, line: str) -> None:
-        """Say something of this run."""
-        self.accelerator.print(f"{self.label}: {line}" if self.label else line)
+        """Print a line about this run."""
+        say(self.accelerator, f"{self.label}: {line}" if self.label else line)
 
-    def _config(self) -> dict[str, Any]:
-        """What a checkpoint of this run says of it."""
-        job, prepared, arguments = self.job, self.prepared, self.job.arguments
-        trainable, total = self.made.network.count()
-        # A checkpoint is published: no folder of this machine goes into it.
-        portable = {
-            k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")
-        }
-        portable["dataset"] = prepared.task.name
-        return {
-            "task": prepared.task.name,
-            "model": job.kind.name,
-            "input": prepared.input.to_dict(),
-            "output": prepared.output.to_dict(),
-            "core": self.made.core,
-            **self.made.config,
-            "tokenizer": prepared.args.tokenizer,
-            "trainable_parameters": trainable,
-            "total_parameters": total,
-            "mixed_precision": precision(self.accelerator),
-            "eval_batch_size": self.args.eval_batch_size,
-            "data": {
-                "source": prepared.task.source,
-                "licence": prepared.task.licence,
-                "arguments": portable,
-                **prepared.manifest,
-            },
-            "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
-            "command": command_of({**arguments, "dataset": prepared.task.name}),
-        }
-
-    def _track(self, values: dict[str, float]) -> None:
-        """Tell the tracker."""
-        start = f"{self.label}/" if self.label else ""
-        self.accelerator.log({start + name: value for name, value in values.items()}, step=self.progress.step)
-
-    def after_step(self, bar: tqdm) -> None:
-        """Evaluate and save where it is time to."""
-        args, progress = self.args, self.progress
+    def after_step(self) -> Report:
+        """Evaluate and save where it is time to; returns what there is to print of it."""
+        args, progress, report = self.args, self.progress, Report()
         last = progress.step == args.max_steps
         if progress.step % args.eval_steps == 0 or last:
             clock = time.perf_counter()
-            train_loss = self.mean_loss()  # waits for the device
+            train_loss = self.monitor.mean(progress)  # waits for the device
             progress.train_seconds += time.perf_counter() - clock
-            self._evaluate(train_loss, bar)
-            self.losses.clear()
+            report = self._evaluate(train_loss)
+            self.monitor.losses.clear()
         self.stopped = self._must_stop() and not last
         save_steps = args.save_steps or args.eval_steps
         if progress.step % save_steps == 0 or last or self._should_stop() or self.stopped:
             earlier, progress.wall_seconds = progress.wall_seconds, progress.wall_seconds + time.perf_counter() - self.job.started
             self._save_state()
             progress.wall_seconds = earlier
+        return report
+
+    def show(self, report: Report, bar: Bar) -> None:
+        """Print and track an evaluation. By now it is saved: nothing that a console or a tracker does can lose it."""
+        for line in report.lines:
+            bar.write(line)
+        self.track(report.values)
+
+    def track(self, values: dict[str, float]) -> None:
+        """Send numbers of the last step to the tracker."""
+        if self.tracker:
+            start = f"{self.label}/" if self.label else ""
+            self.tracker.log({start + name: value for name, value in values.items()}, self.progress.step)
+
+    def fail(self, error: Exception) -> None:
+        """Leave this run out, among others that go on; its states stay.
+
+        Raises:
+            Exception: it is the only one.
+        """
+        if self.count == 1:
+            raise error
+        reason = " ".join(str(error).split())
+        args = self.args
+        self.failure = Failure(self.output.name, args.seed, args.learning_rate, self.progress.step, reason)
+        self.log(f"left out at step {self.progress.step}, the other runs go on: {reason}")
 
     def say_why_it_ended(self) -> None:
         """When it was before the last step."""
-        if self._should_stop():
+        if self._should_stop() and not self.failure:
             self.log(
                 f"stopped at step {self.progress.step}: no better {self.prepared.primary_metric} on the validation split for"
                 f" {self.progress.evaluations_without_gain} evaluations"
@@ -179,8 +155,7 @@ class Loop:
     def loss(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch, which is noted."""
         loss = self.prepared.output.loss(logits, batch["labels"]) * self.sampler.weight(self.progress.batch)
-        self.losses.append(loss.detach())
-        self.lost = (self.lost + 1) * ~torch.isfinite(loss.detach())
+        self.monitor.note(loss)
         return loss
 
     def update(self) -> None:
@@ -212,34 +187,44 @@ class Loop:
 
     def load_best(self) -> None:
         """Put the best checkpoint's tensors back into the model."""
-        self.accelerator.wait_for_everyone()
-        path = self.output / "checkpoint" / "model.safetensors"
-        with changing(self.accelerator, self.raw_model.own_parameters()):
-            load_tuned(self.raw_model, load_file(path), str(path))
+        best.load(self)
 
-    def _evaluate(self, train_loss: float, bar: tqdm) -> None:
+    def _evaluate(self, train_loss: float) -> Report:
+        """Score the validation split, and keep the model where it is the best so far."""
         progress, primary = self.progress, self.prepared.primary_metric
         metrics = self.score("valid")
         progress.history.append({"step": progress.step, "train_loss": train_loss, "valid": metrics})
-        self._say_what_went_wrong(train_loss)
         score = metrics[primary]
         better = not progress.history[:-1] or is_better(primary, score, progress.best_score)
         if better:
             progress.best_score, progress.best_step, progress.best_metrics = score, progress.step, metrics
             progress.evaluations_without_gain = 0
-            own = whole(self.accelerator, self.raw_model.own_parameters())
-            if self.accelerator.is_main_process:
-                config = {**self.config, "step": progress.step, "valid_metrics": metrics}
-                save_checkpoint(self.output / "checkpoint", own, config, self.prepared.tokenizer)
+            self._save_checkpoint(metrics)
         else:
             progress.evaluations_without_gain += 1
         shown = "  ".join(f"{k} {shown_metric(v)}" for k, v in metrics.items() if v is not None)
-        if self.accelerator.is_main_process:
-            start = f"{self.label}  " if self.label else ""
-            bar.write(f"{start}step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}")
-        if self.trackers:
-            values = {f"valid/{k}": v for k, v in metrics.items() if v is not None}
-            self._track({"train/loss": train_loss, "learning_rate": self.schedule.get_last_lr()[0], **values})
+        start = f"{self.label}  " if self.label else ""
+        line = f"{start}step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}"
+        values = {"train/loss": train_loss, "learning_rate": self.schedule.get_last_lr()[0]}
+        return Report([*label(self.label, self.monitor.remarks(progress)), line], {**values, **defined(metrics, "valid/")})
+
+    def _save_checkpoint(self, metrics: dict[str, float | None]) -> None:
+        """Collective: write the model as it is now.
+
+        Raises:
+            FPTError: it can't be written; the one before is as it was.
+        """
+        own = whole(self.accelerator, self.raw_model.own_parameters())
+        if not self.accelerator.is_main_process:
+            return
+        config = {**self.config, "step": self.progress.step, "valid_metrics": metrics}
+        try:
+            save_checkpoint(self.output / best.FOLDER, own, config, self.prepared.tokenizer)
+        except (OSError, SafetensorError) as error:
+            raise FPTError(
+                f"the checkpoint of step {self.progress.step} can't be written to {self.output}: {error}; make room and go on"
+                " with --resume"
+            ) from error
 
     def _should_stop(self) -> bool:
         patience = self.args.early_stopping_patience
@@ -254,147 +239,89 @@ class Loop:
         if not isinstance(norm, torch.Tensor):  # DeepSpeed clips on its own
             return
         bad = ~torch.isfinite(whole_tensor(norm))
-        self.left_out = self.left_out + bad
+        self.monitor.left_out = self.monitor.left_out + bad
         for parameter in self.raw_model.parameters():
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(bad, 0)
-
-    def mean_loss(self, of_last: int = 0) -> float:
-        """The mean over all processes of the losses since the last evaluation, or of the last few, that are finite.
-
-        Raises:
-            FPTError: none has been for some steps.
-        """
-        if any_process(self.accelerator, int(self.lost) >= LOST_STEPS):
-            best = self.progress.best_step
-            kept = (
-                f"the best checkpoint so far, of step {best}, is whole" if self.progress.best_metrics else "nothing was saved yet"
-            )
-            raise FPTError(
-                f"the loss is not finite at step {self.progress.step} and before; {kept}. Start again with a lower"
-                " --learning_rate or more --warmup_steps, or with --mixed_precision no"
-            )
-        values = torch.stack(self.losses[-of_last:])
-        return mean(self.accelerator, values[torch.isfinite(values)].mean())
-
-    def _say_what_went_wrong(self, train_loss: float) -> None:
-        """Gradients that were left out, and a loss that has grown."""
-        if left_out := int(self.left_out):
-            self.left_out = torch.zeros_like(self.left_out)
-            self.log(f"step {self.progress.step}: the gradients of {left_out} steps were not finite and were left out")
-        before = [h["train_loss"] for h in self.progress.history[:-1]]
-        if before and train_loss > EXPLODED * max(before[0], 1e-3):
-            self.log(
-                f"step {self.progress.step}: the training loss has grown from {min(before):.4g} to {train_loss:.4g}; the best"
-                f" checkpoint is of step {self.progress.best_step}. A lower --learning_rate or --max_grad_norm may help"
-            )
 
     def _must_stop(self) -> bool:
         """Whether a process was told to stop. Several processes agree now and then: each time costs a message."""
         if self.accelerator.num_processes > 1 and self.progress.step % AGREE_STEPS:
             return False
-        return any_process(self.accelerator, self.signalled)
+        return any_process(self.accelerator, self.stop.signal is not None)
 
     def _save_state(self) -> None:
-        """Write what a continuation needs; see `fpt.state`."""
-        own = self.raw_model.own_parameters()
-        tensors = {f"model.{name}": tensor for name, tensor in whole(self.accelerator, own).items()}
-        moments = optimizer_state(self.accelerator, self.optimizer, own)
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
-        mine = {"losses": torch.stack(self.losses).cpu() if self.losses else torch.empty(0), "random": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            mine["cuda"] = torch.cuda.get_rng_state()
-        for rank, theirs in enumerate(gather(self.accelerator, mine)):
-            tensors |= {f"process.{rank}.{name}": tensor for name, tensor in theirs.items()}
-        if self.accelerator.is_main_process:
-            info = {
-                "progress": vars(self.progress),
-                "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
-                "core": self.config["core"],
-                "processes": self.accelerator.num_processes,
-            }
-            state.save(self.output / "state", self.progress.step, tensors, info, self.args.keep_last)
-
-    def _load_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """The last state; tuned tensors go into the model before it is spread over processes."""
-        recover_folder(self.output / "checkpoint")
-        found = state.latest(self.output / "state", self.log)
-        if found is None:
-            self.log("resume: no state was saved yet; starting from step 0")
-            return None
-        tensors, info = found
-        if info["core"] != self.config["core"]:
-            raise FPTError(
-                f"{self.output} was trained on core {info['core']['name']} (sha256 {info['core']['sha256'][:12]}…), not on"
-                f" {self.config['core']['name']} ({self.config['core']['sha256'][:12]}…); results of two cores are never mixed"
-            )
-        tuned = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-        load_tuned(self.raw_model, tuned, str(self.output / "state"))
-        return found
-
-    def _go_on(self, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> None:
-        """Put back everything else of a state."""
-        moments = {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
-        load_optimizer_state(self.accelerator, self.optimizer, self.raw_model.own_parameters(), moments)
-        self.schedule.load_state_dict({**self.schedule.state_dict(), **info["schedule"]})
-        for group, rate in zip(self.plain_optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
-            group["lr"] = rate
-        self.progress = Progress(**info["progress"])
-        self.log(f"resume: going on from step {self.progress.step}")
-        if info["processes"] != self.accelerator.num_processes:
-            self.log(
-                f"resume: {info['processes']} processes before, {self.accelerator.num_processes} now; the batches stay the same,"
-                " dropout draws other numbers"
-            )
-            return
-        mine = f"process.{self.accelerator.process_index}."
-        self.losses = list(tensors[f"{mine}losses"].to(self.accelerator.device))
-        torch.set_rng_state(tensors[f"{mine}random"])
-        if torch.cuda.is_available() and f"{mine}cuda" in tensors:
-            torch.cuda.set_rng_state(tensors[f"{mine}cuda"])
+        """Collective: write what a continuation needs; see `fpt.training.resume`."""
+        resume.save_state(self)
 
 
 # The loops and their batches, with the logits, in parts to be learned from one after the other.
 Forward = Callable[[list[Loop], list[dict[str, torch.Tensor]]], Iterator[Part]]
 
 
-def take_steps(loops: list[Loop], forward: Forward) -> None:
-    """Take the steps of one run, or of several side by side; they evaluate and save on the way."""
+def take_steps(loops: list[Loop], forward: Forward) -> Stop:
+    """Take the steps of one run, or of several side by side; they evaluate and save on the way.
+
+    A run among several that fails is left out, see `Loop.failure`.
+
+    Returns:
+        Whether a signal came.
+
+    Raises:
+        FPTError: a run that has the process to itself has failed.
+    """
     accelerator = loops[0].accelerator
-    bar = tqdm(
-        total=max(loop.args.max_steps for loop in loops),
-        initial=min(loop.progress.step for loop in loops),
-        desc="training",
-        unit="step",
-        disable=not accelerator.is_main_process,
-        dynamic_ncols=True,
-    )
+    stop = Stop(quiet=not accelerator.is_main_process)
+    bar = Bar(accelerator, max(loop.args.max_steps for loop in loops), min(loop.progress.step for loop in loops))
     streams = {loop: loop.batches() for loop in loops}
     for loop in loops:
+        loop.stop = stop
         loop.model.train()
-    with until_signal(loops), bar:
+    with stop.watching(), contextlib.closing(bar):
         while True:
             clock = time.perf_counter()
             found = {loop: batch for loop, stream in streams.items() if (batch := next(stream, None)) is not None}
             if not found:
                 break
-            streams = {loop: streams[loop] for loop in found}
             step_done = learn(list(found), [send_to_device(batch, accelerator.device) for batch in found.values()], forward)
-            shown = next(iter(found))
             if step_done:
-                bar.update()
-                if shown.progress.step % 10 == 0:
-                    loss, speed = shown.mean_loss(50), shown.progress.tokens / max(shown.progress.train_seconds, 1e-9)
-                    bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed * len(found):.0f}")
+                _show_step(bar, list(found))
             for loop in found:
                 loop.progress.train_seconds += time.perf_counter() - clock
             if step_done:
-                for loop in found:
-                    loop.after_step(bar)
-            if any(loop.stopped for loop in loops):
+                _after_step(list(found), bar)
+            streams = {loop: streams[loop] for loop in found if not loop.failure}
+            if any(loop.stopped for loop in streams):
+                stop.done = True
                 break
     for loop in loops:
         loop.say_why_it_ended()
+    return stop
+
+
+def _show_step(bar: Bar, loops: list[Loop]) -> None:
+    """Move the bar, now and then with the loss of the first run."""
+    first, figures = loops[0], {}
+    if first.progress.step % 10 == 0:
+        try:
+            loss = first.monitor.mean(first.progress, 50)
+            speed = first.progress.tokens / max(first.progress.train_seconds, 1e-9) * len(loops)
+            figures = {"loss": f"{loss:.3f}", "tokens_s": f"{speed:.0f}"}
+        except FPTError as error:
+            first.fail(error)
+    bar.update(**figures)
+
+
+def _after_step(loops: list[Loop], bar: Bar) -> None:
+    """Evaluate and save all runs; only then is anything said of it."""
+    reports = []
+    for loop in loops:
+        try:
+            reports.append((loop, loop.after_step() if not loop.failure else Report()))
+        except (FPTError, OSError) as error:
+            loop.fail(error)
+    for loop, report in reports:
+        loop.show(report, bar)
 
 
 def learn(loops: list[Loop], batches: list[dict[str, torch.Tensor]], forward: Forward) -> bool:

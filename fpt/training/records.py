@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt
+from pydantic.dataclasses import dataclass as checked
+from typing_extensions import TypedDict
 
 from fpt.args import ModelArguments, TrainArguments
 from fpt.data.cache import Prepared
 
+if TYPE_CHECKING:
+    from fpt.training.resume import State
 
-@dataclass
+Log = Callable[[str], None]
+# What is read from a file has exactly these fields, of exactly these types.
+STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+class Evaluated(TypedDict):
+    """An evaluation: after which step, the mean training loss since the one before, and the scores."""
+
+    step: int
+    train_loss: float
+    valid: dict[str, float | None]
+
+
+@checked(config=STRICT)
 class Progress:
     """Where a run is; JSON values, saved with its state."""
 
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
+    step: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    batch: NonNegativeInt = 0
     best_score: float | None = None
-    best_step: int = 0
-    best_metrics: dict[str, Any] = field(default_factory=dict)
-    evaluations_without_gain: int = 0
-    tokens: int = 0
-    train_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    best_step: NonNegativeInt = 0
+    best_metrics: dict[str, float | None] = field(default_factory=dict)
+    evaluations_without_gain: NonNegativeInt = 0
+    tokens: NonNegativeInt = 0
+    train_seconds: NonNegativeFloat = 0.0
+    wall_seconds: NonNegativeFloat = 0.0
+    history: list[Evaluated] = field(default_factory=list)
 
 
 @dataclass
 class Job:
-    """One run: what is trained on what, and where it goes. `held` is what is given back when it ends."""
+    """One run: what is trained on what, and where it goes.
+
+    Attributes:
+        held: is given back when the run ends.
+        data_key: what a continuation must find again of the data; see `fpt.training.content.data_key`.
+        state: to go on from, None for a run that starts at step 0.
+    """
 
     kind: Any
     prepared: Prepared
@@ -43,3 +68,21 @@ class Job:
     output: Path
     started: float
     held: contextlib.ExitStack
+    data_key: dict[str, Any] = field(default_factory=dict)
+    state: State | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run among several that was left out; the others went on.
+
+    Attributes:
+        step: the last one that it took.
+        reason: in one line.
+    """
+
+    folder: str
+    seed: int
+    learning_rate: float
+    step: int
+    reason: str

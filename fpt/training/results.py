@@ -8,19 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
+from fpt.args import as_dict, command_of
 from fpt.backbones import DTYPES
+from fpt.baselines import Made
 from fpt.checkpoint import add_test_metrics, save_checkpoint
+from fpt.csv_files import write_csv
 from fpt.data.cache import Prepared
-from fpt.evaluation.predict import prediction_table, resolution_of, write_csv
+from fpt.errors import FPTError
+from fpt.evaluation.predict import prediction_table, resolution_of
 from fpt.flops import matmul_peak, step_flops
+from fpt.launched import compiled_by
 from fpt.parallel import precision, strategy, whole
 from fpt.results import write_results
 from fpt.run_dir import PREDICTIONS
+from fpt.training import best
+from fpt.training.monitor import defined
 from fpt.training.records import Job
 
 if TYPE_CHECKING:
     from fpt.training.loop import Loop
+
+# Arguments that a checkpoint tells.
+TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
 
 
 def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
@@ -28,6 +39,9 @@ def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
 
     Args:
         test: false for a run that was not picked: its test split stays untouched, and it has no results file.
+
+    Raises:
+        FPTError: the best checkpoint is not there any more, or the results can't be written.
     """
     progress, prepared, accelerator, output, args = loop.progress, loop.prepared, loop.accelerator, loop.output, loop.args
     loop.load_best()
@@ -54,20 +68,29 @@ def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
         "runs_side_by_side": loop.count,
         **_flops(loop),
         "padding": loop.padding,
-        "device": {"type": accelerator.device.type, "strategy": strategy(accelerator), "threads": torch.get_num_threads()},
+        "device": {
+            "type": accelerator.device.type,
+            "strategy": strategy(accelerator),
+            "threads": torch.get_num_threads(),
+            "compiled": compiled_by(accelerator),
+        },
         "mixed_precision": precision(accelerator),
+        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         "history": progress.history,
     }
-    best = {**loop.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
     tensors = whole(accelerator, dict(loop.raw_model.named_parameters())) if args.save_full else {}
     if accelerator.is_main_process:
-        if args.save_full:
-            save_checkpoint(output / "full", tensors, best, prepared.tokenizer, full_of=loop.raw_model)
-        if test:
-            add_test_metrics(output / "checkpoint", metrics["test"])
-            write(output, prepared, results, predictions, labels)
-    if loop.trackers and test:
-        loop._track({f"test/{k}": v for k, v in metrics["test"].items() if v is not None})
+        try:
+            if args.save_full:
+                described = {**loop.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
+                save_checkpoint(output / "full", tensors, described, prepared.tokenizer, full_of=loop.raw_model)
+            if test:
+                add_test_metrics(output / best.FOLDER, metrics["test"])
+                write(output, prepared, results, predictions, labels)
+        except (OSError, SafetensorError) as error:
+            raise FPTError(f"the results can't be written to {output}: {error}; make room and go on with --resume") from error
+    if loop.tracker and test:
+        loop.track(defined(metrics["test"], "test/"))
     return results
 
 
@@ -84,6 +107,36 @@ def _flops(loop: Loop) -> dict[str, float | None]:
     peak = matmul_peak(loop.accelerator.device, dtype, rows, getattr(loop.raw_model, "width", 1024))
     reached = per_token * progress.tokens * loop.count / max(progress.train_seconds, 1e-9)
     return {"flops_per_token": per_token, "mfu": round(reached / peak / loop.accelerator.num_processes, 4)}
+
+
+def checkpoint_config(job: Job, made: Made) -> dict[str, Any]:
+    """What a checkpoint of a run says of it, besides its step and scores."""
+    prepared, arguments = job.prepared, job.arguments
+    trainable, total = made.network.count()
+    # A checkpoint is published: no folder of this machine goes into it.
+    portable = {k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
+    portable["dataset"] = prepared.task.name
+    return {
+        "task": prepared.task.name,
+        "model": job.kind.name,
+        "input": prepared.input.to_dict(),
+        "output": prepared.output.to_dict(),
+        "core": made.core,
+        **made.config,
+        "tokenizer": prepared.args.tokenizer,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "mixed_precision": precision(job.accelerator),
+        "eval_batch_size": job.args.eval_batch_size,
+        "data": {
+            "source": prepared.task.source,
+            "licence": prepared.task.licence,
+            "arguments": portable,
+            **prepared.manifest,
+        },
+        "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
+        "command": command_of({**arguments, "dataset": prepared.task.name}),
+    }
 
 
 def about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:

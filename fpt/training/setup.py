@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from transformers import SchedulerType
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.baselines import MODELS, Estimator
@@ -16,17 +17,22 @@ from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
 from fpt.errors import FPTError, RejectedRows
 from fpt.files import slug
+from fpt.launched import check_launcher
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, table
 from fpt.run_dir import claim_output_dir, list_rejected
 from fpt.tasks import TASKS, resolve
-from fpt.together import Together, best_rate, check_together, one_by_one, one_of_each, several, variants, write_summary
+from fpt.together import Together, check_together, one_by_one, one_of_each, several, variants
+from fpt.training import best
+from fpt.training.content import data_key
 from fpt.training.fit import fit
 from fpt.training.loop import Loop, take_steps
-from fpt.training.monitor import start_trackers
-from fpt.training.outputs import start_outputs
-from fpt.training.records import Job
+from fpt.training.monitor import Tracker, say
+from fpt.training.optimizer import check_schedule
+from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
+from fpt.training.records import Failure, Job, Log
 from fpt.training.results import finish
+from fpt.training.summary import pick_rate, write_summary
 
 
 def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> dict[str, Any]:
@@ -39,7 +45,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         FPTError: anything in the arguments or the data that the user can mend.
     """
     started = time.perf_counter()
-    _check(args)
+    check_arguments(args)
+    check_launcher(args, model_args)
     kind = MODELS[model_args.model]
     kind.check(model_args)
     if args.push_to_hub:
@@ -49,7 +56,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     output = Path(args.output_dir or default_output(task.name, kind.name))
     each = variants(args, output)
     accelerator = training_accelerator(args, output)
-    log = accelerator.print
+    log = partial(say, accelerator)
     check_together(args, accelerator)
     # The task's own options with their defaults, so that a continuation can be held against them.
     shared = {**as_dict(data), "options": resolved.options, **as_dict(model_args)}
@@ -69,15 +76,17 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
             raise FPTError(f"{error} The rows are listed in {list_rejected(error.rows, output)}") from error
     describe_data(prepared, log)
     with contextlib.ExitStack() as held:
+        # A model that is fitted at once never goes on.
+        key = {} if isinstance(kind, Estimator) else data_key(prepared)
         jobs = [
-            Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir or output), started, held)
+            Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir or output), started, held, key)
             for own, told in zip(each, arguments, strict=True)
         ]
-        done = fit(jobs) if isinstance(kind, Estimator) else _train(jobs)
+        done, failures = (fit(jobs), []) if isinstance(kind, Estimator) else train(jobs, log)
     if not done:
         return {}
     if several(args):
-        return write_summary(output, done, log)
+        return write_summary(output, done, failures, log)
     results = done[0]
     log(
         f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
@@ -99,48 +108,98 @@ def default_output(task: str, model: str) -> str:
     return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
 
 
-def _train(jobs: list[Job]) -> list[dict[str, Any]]:
-    """Train a network step by step, or several tunings of one core side by side; no results when told to stop."""
+def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure]]:
+    """Train a network step by step, or several side by side on one backbone.
+
+    Returns:
+        Results of each run, and the runs that failed while others went on; no results when told to stop.
+
+    Raises:
+        KeyboardInterrupt: it was stopped with Ctrl-C; the state is saved.
+    """
     job, accelerator, several_runs = jobs[0], jobs[0].accelerator, len(jobs) > 1
-    log = accelerator.print
+    for own in jobs:
+        if own.args.resume:
+            continue_outputs(own, log)
     made = job.kind.make_each(job.prepared, job.model_args, [own.args for own in jobs], log)
     for own in jobs:
-        start_outputs(own)
+        if own.args.resume:
+            check_run_file(own)
+        else:
+            start_outputs(own)
     # Before they are spread over devices.
     together = Together([one.network for one in made], log) if several_runs else None
-    trackers = start_trackers(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
-    loops = [Loop(own, one, trackers, len(jobs)) for own, one in zip(jobs, made, strict=True)]
-    take_steps(loops, together.on(accelerator) if together else one_by_one)
-    if any(loop.stopped for loop in loops):
-        accelerator.end_training()
-        log(f"stopped by a signal after step {loops[0].progress.step}; the state is saved, go on with --resume")
-        return []
-    picked = best_rate([(loop.args.learning_rate, loop.progress.best_score) for loop in loops], job.prepared.primary_metric)
-    results = [finish(loop, test=loop.args.learning_rate == picked) for loop in loops]
-    accelerator.end_training()
+    tracker = Tracker(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
+    loops = [Loop(own, one, tracker, len(jobs)) for own, one in zip(jobs, made, strict=True)]
+    stop = take_steps(loops, together.on(accelerator) if together else one_by_one)
+    if stop.done:
+        tracker.close()
+        step = max(loop.progress.step for loop in loops if not loop.failure)
+        how = "Ctrl-C" if stop.by_hand else "a signal"
+        log(f"stopped by {how} after step {step}; the state is saved, go on with --resume")
+        if stop.by_hand and accelerator.num_processes == 1:
+            raise KeyboardInterrupt
+        return [], []
+    results = finish_all(loops, log)
+    tracker.close()
     if job.args.push_to_hub and accelerator.is_main_process:
         push(job.output / "checkpoint", job.args.push_to_hub, job.args.hub_private, log)
+    return results, [loop.failure for loop in loops if loop.failure]
+
+
+def finish_all(loops: list[Loop], log: Log) -> list[dict[str, Any]]:
+    """Results of the runs that end well; those of the picked learning rate are scored on test.
+
+    Raises:
+        FPTError: none does.
+    """
+    results = []
+    attempt(loops, best.settle)
+    going = [loop for loop in loops if not loop.failure]
+    if going:
+        scores = [(loop.args.learning_rate, loop.progress.best_score) for loop in going]
+        failures = [loop.failure for loop in loops if loop.failure]
+        picked = pick_rate(scores, failures, going[0].prepared.primary_metric, log)
+        results = attempt(going, lambda loop: finish(loop, test=loop.args.learning_rate == picked))
+    if not results:
+        reasons = "; ".join(f"{loop.failure.folder}: {loop.failure.reason}" for loop in loops if loop.failure)
+        raise FPTError(f"all {len(loops)} runs failed: {reasons}")
     return results
 
 
-def _check(args: TrainArguments) -> None:
-    whole_numbers = (
-        "max_steps",
-        "per_device_batch_size",
-        "gradient_accumulation_steps",
-        "eval_steps",
-        "eval_batch_size",
-        "keep_last",
-    )
-    for name in whole_numbers:
+def attempt(loops: list[Loop], action: Callable[[Loop], Any]) -> list[Any]:
+    """What `action` gives for each run that it does not fail for."""
+    out = []
+    for loop in loops:
+        if loop.failure:
+            continue
+        try:
+            out.append(action(loop))
+        except (FPTError, OSError) as error:
+            loop.fail(error)
+    return out
+
+
+def check_arguments(args: TrainArguments) -> None:
+    """Refuse numbers and names that make no sense.
+
+    Raises:
+        FPTError: as said.
+    """
+    batches = ("per_device_batch_size", "gradient_accumulation_steps", "eval_batch_size")
+    for name in (*batches, "max_steps", "eval_steps", "keep_last"):
         if getattr(args, name) < 1:
             raise FPTError(f"--{name} {getattr(args, name)} must be at least 1")
-    if args.learning_rate <= 0:
-        raise FPTError(f"--learning_rate {args.learning_rate} must be above 0")
+    if args.save_steps is not None and args.save_steps < 1:
+        raise FPTError(f"--save_steps {args.save_steps} must be at least 1")
+    for name in ("learning_rate", "embedding_lr_scale"):
+        if not 0 < getattr(args, name) < math.inf:
+            raise FPTError(f"--{name} {getattr(args, name)} must be above 0")
+    for name in ("weight_decay", "warmup_steps", "max_grad_norm", "early_stopping_patience"):
+        if not 0 <= getattr(args, name) < math.inf:
+            raise FPTError(f"--{name} {getattr(args, name)} must be at least 0")
     if not 0 <= args.dropout < 1:
         raise FPTError(f"--dropout {args.dropout} must be in [0, 1)")
-    schedules = [s.value for s in SchedulerType]
-    if args.lr_scheduler not in schedules:
-        raise FPTError(f"unknown --lr_scheduler {args.lr_scheduler!r}; known: {', '.join(schedules)}")
+    check_schedule(args)
     if args.report_to not in ("none", "wandb", "tensorboard"):
         raise FPTError(f"unknown --report_to {args.report_to!r}; known: none, tensorboard, wandb")

@@ -1,0 +1,287 @@
+"""States of a run: what is in one, whether a run may go on from it, and how it does.
+
+Everything that can be checked is checked before the backbone is loaded: `find_state`. What needs the model is checked before the
+first step: `load_parameters` and `go_on`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from fpt import state
+from fpt.args import flat
+from fpt.checkpoint import load_tuned
+from fpt.errors import FPTError
+from fpt.parallel import MOMENTS, gather, load_optimizer_state, optimizer_state, precision, whole
+from fpt.random_state import RandomState
+from fpt.results import RESULTS_FILE
+from fpt.run_dir import FREE_ON_RESUME
+from fpt.training import best
+from fpt.training.content import changes
+from fpt.training.records import STRICT, Job, Log, Progress
+
+if TYPE_CHECKING:
+    from fpt.training.loop import Loop
+
+# Bytes of the random state of a CPU; a state with another number can't be put back.
+RANDOM_BYTES = torch.get_rng_state().numel()
+
+
+class StateInfo(BaseModel):
+    """What ``state.json`` contains. The last three are in every state from format 2 on."""
+
+    model_config = STRICT
+
+    format: PositiveInt = 1
+    sha256: str
+    progress: Progress
+    schedule: dict[str, Any]
+    core: dict[str, Any]
+    processes: PositiveInt
+    data_key: dict[str, Any] | None = None
+    arguments: dict[str, Any] | None = None
+    mixed_precision: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that a run can go on from.
+
+    Attributes:
+        tensors: on the CPU: ``model.NAME``, ``optimizer.NAME.MOMENT`` and ``process.RANK.losses``, ``.random`` and ``.cuda``.
+    """
+
+    folder: Path
+    info: StateInfo
+    tensors: dict[str, torch.Tensor]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Tensors whose name begins with `prefix`, without it."""
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+def save_state(loop: Loop) -> None:
+    """Collective: write what a continuation needs."""
+    accelerator, own = loop.accelerator, loop.raw_model.own_parameters()
+    tensors = {f"model.{name}": tensor for name, tensor in whole(accelerator, own).items()}
+    moments = optimizer_state(accelerator, loop.optimizer, own)
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
+    losses = loop.monitor.losses
+    mine = {"losses": torch.stack(losses).cpu() if losses else torch.empty(0)}
+    mine |= (loop.random.state if loop.random else RandomState.now()).tensors()
+    for rank, theirs in enumerate(gather(accelerator, mine)):
+        tensors |= {f"process.{rank}.{name}": tensor for name, tensor in theirs.items()}
+    if accelerator.is_main_process:
+        info = {
+            "progress": asdict(loop.progress),
+            "schedule": {k: v for k, v in loop.schedule.state_dict().items() if k != "lr_lambdas"},
+            "core": loop.config["core"],
+            "processes": accelerator.num_processes,
+            "data_key": loop.job.data_key,
+            "arguments": loop.job.arguments,
+            "mixed_precision": precision(accelerator),
+        }
+        state.save(loop.output / "state", loop.progress.step, tensors, info, loop.args.keep_last)
+
+
+def find_state(job: Job, log: Log) -> State | None:
+    """The last state that can be used, checked against the data, the arguments and the best checkpoint of the run.
+
+    Returns:
+        None for a run that was stopped before its first state was saved.
+
+    Raises:
+        FPTError: there are states but none can be used, the data or an argument has changed, or the best checkpoint is missing
+            or damaged.
+    """
+    root = job.output / "state"
+    if not root.is_dir() and (root.exists() or root.is_symlink()):
+        raise FPTError(f"--resume: {root} is not a folder; restore it, or start again with --overwrite")
+    found, problems = None, []
+    for folder in state.states(root):
+        try:
+            found = _read(folder)
+            break
+        except ValueError as error:
+            problems.append(f"{folder.name}: {error}")
+    if found is None:
+        return _from_the_beginning(job, problems, log)
+    for problem in problems:
+        log(f"resume: {problem}; the state before it, {found.folder.name}, is used")
+    _check_same_run(job, found)
+    best.check(job, found.info.progress, found.info.core)
+    return found
+
+
+def _read(folder: Path) -> State:
+    """A state with all that it must contain.
+
+    Raises:
+        ValueError: it can't be used; its text says why.
+    """
+    tensors, _ = state.read(folder)
+    try:
+        info = StateInfo.model_validate_json((folder / state.INFO).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{state.INFO}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+    missing = [name for name in ("data_key", "arguments", "mixed_precision") if getattr(info, name) is None]
+    if info.format > 1 and missing:
+        raise ValueError(f"{state.INFO} has no {missing[0]}")
+    _check_progress(folder, info)
+    found = State(folder, info, tensors)
+    _check_tensors(found)
+    return found
+
+
+def _check_progress(folder: Path, info: StateInfo) -> None:
+    """Refuse numbers that contradict each other."""
+    progress, steps = info.progress, [one["step"] for one in info.progress.history]
+    if folder.name != f"step-{progress.step:08d}":
+        raise ValueError(f"{state.INFO} is of step {progress.step}")
+    if info.schedule.get("last_epoch") != progress.step or isinstance(info.schedule["last_epoch"], bool):
+        raise ValueError(f"{state.INFO}: the schedule is at step {info.schedule.get('last_epoch')!r:.50}, the run is not")
+    rates = info.schedule.get("_last_lr")
+    if not isinstance(rates, list) or not all(isinstance(rate, int | float) for rate in rates):
+        raise ValueError(f"{state.INFO}: the schedule has no learning rates")
+    if steps != sorted(set(steps)) or (steps and not 0 < steps[0] <= steps[-1] <= progress.step):
+        raise ValueError(f"{state.INFO}: the evaluations are not in the order of their steps")
+    if (progress.best_step not in steps) if steps else (progress.best_step or progress.best_metrics):
+        raise ValueError(f"{state.INFO}: there was no evaluation after its best step, {progress.best_step}")
+    for name, kind in (("name", str), ("sha256", str | None)):
+        if not isinstance(info.core.get(name), kind):
+            raise ValueError(f"{state.INFO}: core has no {name}")
+
+
+def _check_tensors(found: State) -> None:
+    """Refuse a state with missing tensors, or some of another type."""
+    model, moments = found.part("model."), found.part("optimizer.")
+    wanted = {f"model.{name}" for name in model} | {f"optimizer.{name}" for name in moments}
+    for name in {name.rpartition(".")[0] for name in moments}:
+        if name not in model:
+            raise ValueError(f"it has no tensor model.{name}")
+        for key in (*MOMENTS, "step"):
+            tensor = moments.get(f"{name}.{key}")
+            if tensor is None:
+                raise ValueError(f"it has no tensor optimizer.{name}.{key}")
+            if tensor.shape != (model[name].shape if key in MOMENTS else ()) or not _is_finite(tensor):
+                raise ValueError(f"optimizer.{name}.{key} has another shape than its parameter, or numbers that are not finite")
+    for rank in range(found.info.processes):
+        own = f"process.{rank}."
+        losses, numbers = found.tensors.get(f"{own}losses"), found.tensors.get(f"{own}random")
+        if losses is None or losses.ndim != 1 or not losses.is_floating_point():
+            raise ValueError(f"it has no losses of process {rank}")
+        if numbers is None or numbers.dtype != torch.uint8 or numbers.shape != (RANDOM_BYTES,):
+            raise ValueError(f"it has no random numbers of process {rank}")
+        wanted |= {f"{own}{name}" for name in ("losses", "random", "cuda")}
+    if other := sorted(set(found.tensors) - wanted):
+        raise ValueError(f"it has an unknown tensor {other[0]}")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
+
+
+def _from_the_beginning(job: Job, problems: list[str], log: Log) -> None:
+    """Say that a run starts at step 0, where nothing is lost by that.
+
+    Raises:
+        FPTError: it would be.
+    """
+    again = "start again with --overwrite"
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise FPTError(f"--resume: no state in {job.output / 'state'} can be used: {problems[0]}{more}; restore it, or {again}")
+    if (job.output / RESULTS_FILE).exists():
+        raise FPTError(f"--resume: the run in {job.output} is finished and its states are gone; there is nothing to go on from")
+    every = job.args.save_steps or job.args.eval_steps
+    step = best.step_of(job.output)
+    if step is not None and step > every:
+        raise FPTError(
+            f"--resume: {job.output} has a checkpoint of step {step} but no state, although one is saved every {every} steps;"
+            f" restore {job.output / 'state'}, or {again}"
+        )
+    log(f"resume: the run in {job.output} was stopped before its first state was saved; starting from step 0")
+
+
+def _check_same_run(job: Job, found: State) -> None:
+    """Refuse to go on with other data, other arguments or in another precision than the state was made with."""
+    info, where = found.info, f"--resume: the state {found.folder}"
+    if info.data_key is not None and (other := changes(info.data_key, job.data_key)):
+        raise FPTError(
+            f"{where} was made with other data: {', '.join(other)}; a model must not be continued on another split. Restore the"
+            " data, or start a new run in another --output_dir"
+        )
+    if info.arguments is not None:
+        before, now = flat(info.arguments), flat(job.arguments)
+        other = [f"--{k} {before[k]} (now {v})" for k, v in now.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
+        if other:
+            raise FPTError(f"{where} is of a run with {', '.join(other)}; give the same, or restore the state of this run")
+    now_precision = precision(job.accelerator)
+    if info.mixed_precision is not None and info.mixed_precision != now_precision:
+        raise FPTError(
+            f"{where} was computed in precision {info.mixed_precision}, now it is {now_precision}; give --mixed_precision"
+            f" {info.mixed_precision}, or the launcher's setting of then"
+        )
+
+
+def load_parameters(loop: Loop, found: State) -> None:
+    """Put the trainable parameters of a state into the model, before it is spread over processes.
+
+    Raises:
+        FPTError: they are of another backbone, or not those of the model.
+    """
+    info, core = found.info, loop.config["core"]
+    if info.core != core:
+        raise FPTError(
+            f"{loop.output} was trained on backbone {_core_name(info.core)}, not on {_core_name(core)}; results of two backbones"
+            " are never mixed"
+        )
+    load_tuned(loop.raw_model, found.part("model."), str(found.folder))
+    trained = {name for name, parameter in loop.raw_model.own_parameters().items() if parameter.requires_grad}
+    kept = {name.rpartition(".")[0] for name in found.part("optimizer.")}
+    if trained != kept:
+        _unusable(found, f"its optimizer has other parameters than the model: {sorted(trained ^ kept)[0]}")
+    if info.progress.batch > len(loop.sampler):
+        _unusable(found, f"it is at batch {info.progress.batch} of an epoch of {len(loop.sampler)}")
+
+
+def go_on(loop: Loop, found: State) -> None:
+    """Put back everything else of a state."""
+    info, accelerator = found.info, loop.accelerator
+    if len(info.schedule["_last_lr"]) != len(loop.plain_optimizer.param_groups):
+        _unusable(found, f"its schedule has {len(info.schedule['_last_lr'])} learning rates")
+    load_optimizer_state(accelerator, loop.optimizer, loop.raw_model.own_parameters(), found.part("optimizer."))
+    loop.schedule.load_state_dict({**loop.schedule.state_dict(), **info.schedule})
+    for group, rate in zip(loop.plain_optimizer.param_groups, loop.schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
+    loop.progress = info.progress
+    loop.log(f"resume: going on from step {loop.progress.step}")
+    if info.processes != accelerator.num_processes:
+        loop.log(
+            f"resume: {info.processes} processes before, {accelerator.num_processes} now; the batches stay the same, dropout"
+            " draws other numbers"
+        )
+        return
+    mine = found.part(f"process.{accelerator.process_index}.")
+    loop.monitor.losses = list(mine.pop("losses").to(accelerator.device))
+    try:
+        numbers = RandomState.of(mine)
+        numbers.put_back()
+    except (RuntimeError, TypeError) as error:
+        raise FPTError(f"--resume: {found.folder}: its random numbers can't be put back ({error})") from error
+    if loop.random:
+        loop.random.state = numbers
+
+
+def _core_name(core: dict[str, Any]) -> str:
+    return f"{core['name']} ({(core['sha256'] or 'no hash')[:12]}…)"
+
+
+def _unusable(found: State, why: str) -> NoReturn:
+    raise FPTError(f"--resume: {found.folder} can't be used: {why}; restore it, or start again with --overwrite")
