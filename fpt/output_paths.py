@@ -114,7 +114,7 @@ def check_can_make(path: Path, told: str) -> None:
     if any(len(os.fsencode(name)) > longest for name in (*missing, path.name)):
         raise FPTError(f"{told} can't be written: {reason(OSError(errno.ENAMETOOLONG, ''))}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise FPTError(f"{told} can't be written: nothing may be made in {folder.absolute()}; give another folder")
+        raise FPTError(f"{told} can't be written: {folder.absolute()} is not writable; give another folder")
     if path.is_file() and not os.access(path, os.W_OK):
         raise FPTError(f"{told} is write-protected; give another name")
 
@@ -184,7 +184,7 @@ def _has_runs(folder: Path) -> bool:
 
 
 def _check_caches(target: Path, told: str, cache_dir: str | Path | None) -> None:
-    roots = [Path(cache_dir).expanduser()] if cache_dir else []
+    roots = [user_path(cache_dir)] if cache_dir else []
     for root in (*roots, *_home()):
         for name in CACHES:
             if _real(root / name) in (target, *target.parents):

@@ -43,7 +43,8 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
         FPTError: the folder can't be written, is in another run or a cache, holds another run, or the arguments of its run are
             others.
     """
-    check_output_folder("--output_dir", output)
+    if (whole := check_output_folder("--output_dir", output)) != output:
+        raise FPTError(f"--output_dir {output}: give the whole path, {whole}")
     if args.resume and args.overwrite:
         raise FPTError("--resume and --overwrite exclude each other; give one")
     if args.resume:

@@ -36,7 +36,7 @@ def save(root: Path, step: int, tensors: dict[str, torch.Tensor], info: dict[str
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
             write_json(folder / INFO, {"format": FORMAT, **info, "sha256": sha256_file(folder / TENSORS)})
     except (OSError, SafetensorError, FPTError) as error:
-        raise FPTError(f"the state of step {step} can't be written; make room and go on with --resume ({error})") from error
+        raise FPTError(f"the state of step {step} is not saved: {error}; then go on with --resume") from error
     for old in states(root)[keep_last:]:
         remove(old)
 

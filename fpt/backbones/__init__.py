@@ -33,7 +33,7 @@ from transformers.initialization import no_init_weights
 from fpt import pretrained
 from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
-from fpt.files import cache_home, new_folder, release_pages, sha256_file
+from fpt.files import cache_home, new_folder, release_pages, sha256_file, user_path
 from fpt.registry import Registry
 
 RANDOM, RUN = "random:", "run:"
@@ -468,7 +468,7 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None, torc
 
 def _pretrained(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
     names = backbone_names()
-    path = Path(spec.name).expanduser()
+    path = user_path(spec.name)
     # Each retry would be two lines on the terminal; what happened in the end is told in one.
     hub_logging.set_verbosity_error()
     try:

@@ -314,9 +314,11 @@ def _work_folder(work: Path, locked: bool) -> Iterator[Path]:
             yield Path(own)
         return
     work.mkdir(exist_ok=True)
-    for left in work.glob("tmp*"):  # of a writer that was killed
-        remove(left)
-    yield work
+    try:
+        yield work
+    finally:
+        for left in work.glob("tmp*"):  # half written, by us or by a writer that was killed
+            remove(left)
 
 
 def _sweep_work(root: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from datasets import Dataset, load_dataset
 from fpt.args import DataArguments
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
+from fpt.files import user_path
 from fpt.outputs import Classes
 from fpt.tasks import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
@@ -70,7 +71,7 @@ class Cifar10(ImageTask):
         """--data_dir, then the Hub's copy through `datasets`."""
         rows = Pictures()
         if args.data_dir:
-            root = Path(args.data_dir).expanduser() / "cifar10"
+            root = user_path(args.data_dir) / "cifar10"
             found = {part: sorted(root.glob(f"**/{part}-*.parquet")) for part in ("train", "test")}
             log(f"--data_dir {args.data_dir}: {root if all(found.values()) else 'not there'}")
             if all(found.values()):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments, arg
 from fpt.data.folders import read_folder
 from fpt.data.table import Table
 from fpt.errors import FPTError
+from fpt.files import user_path
 from fpt.tasks import TASKS
 from fpt.tasks.audio import AudioOptions, sound_suffixes
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, picture_suffixes
@@ -64,13 +64,13 @@ class FolderReader(Reader):
     @property
     def name(self) -> str:
         # `imagefolder:.` is named after the folder it stands for.
-        return f"{self.kind}:{Path(self.where).expanduser().resolve().name or 'root'}"
+        return f"{self.kind}:{user_path(self.where).resolve().name or 'root'}"
 
     def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
         """As `fpt.data.folders.read_folder`."""
-        root = Path(self.where).expanduser()
+        root = user_path(self.where)
         if not root.is_dir() and args.data_dir:
-            root = Path(args.data_dir).expanduser() / root.name
+            root = user_path(args.data_dir) / root.name
         if not root.is_dir():
             raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such folder")
         o = args.options

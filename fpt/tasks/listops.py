@@ -24,6 +24,7 @@ from datasets import Dataset
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
+from fpt.files import user_path
 from fpt.outputs import Classes
 from fpt.tasks import SPLITS, TASKS, Examples, Source
 from fpt.tasks.text import Text, TextTask
@@ -130,7 +131,7 @@ class ListOps(TextTask):
     def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
         """LRA's files in --data_dir, else the generator."""
         if args.data_dir:
-            folder = next((p.parent for p in sorted(Path(args.data_dir).expanduser().glob(f"**/{FILES['train']}"))), None)
+            folder = next((p.parent for p in sorted(user_path(args.data_dir).glob(f"**/{FILES['train']}"))), None)
             log(f"--data_dir {args.data_dir}: {folder or 'not there'}")
             if folder:
                 tables = {name: read_tsv(folder / file) for name, file in FILES.items()}

@@ -24,7 +24,7 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
-from fpt.files import cache_home
+from fpt.files import cache_home, user_path
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
@@ -63,7 +63,7 @@ def locate_digits(name: str, args: DataArguments, log: Callable[[str], None]) ->
         FPTError: it is nowhere to be had.
     """
     downloads = cache_home() / "raw" / "mnist"
-    places = [(f"--data_dir {args.data_dir}", Path(args.data_dir).expanduser() / "mnist")] if args.data_dir else []
+    places = [(f"--data_dir {args.data_dir}", user_path(args.data_dir) / "mnist")] if args.data_dir else []
     for place, root in [*places, (f"download in {downloads}", downloads)]:
         found = _raw_files(root)
         log(f"{place}: {root / 'MNIST' / 'raw' if found else 'not there'}")

@@ -30,7 +30,7 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
-from fpt.files import cache_home, new_folder
+from fpt.files import cache_home, new_folder, user_path
 from fpt.outputs import Classes
 from fpt.tasks import SPLITS, TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, TextTask, read_each
@@ -178,7 +178,7 @@ class RemoteHomology(TextTask):
             "test": f"remote_homology_test_{args.options['holdout']}_holdout",
         }
         downloads = cache_home() / "raw" / "tape"
-        places = [(f"--data_dir {args.data_dir}", Path(args.data_dir).expanduser())] if args.data_dir else []
+        places = [(f"--data_dir {args.data_dir}", user_path(args.data_dir))] if args.data_dir else []
         for place, root in [*places, (f"download in {downloads}", downloads)]:
             found = _files(root, names)
             log(f"{place}: {found['train'].parent if found else 'not there'}")

@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.errors import FPTError
-from fpt.files import cache_home, sha256_file
+from fpt.files import cache_home, sha256_file, user_path
 from fpt.outputs import Classes
 from fpt.tasks import TASKS, Examples, Source
 from fpt.tasks.audio import AudioTask
@@ -47,7 +47,7 @@ class SpeechCommands(AudioTask):
         downloads = cache_home() / "raw" / "speech_commands"
         places = []
         if args.data_dir:
-            places = [(f"--data_dir {args.data_dir}", Path(args.data_dir).expanduser() / "speech_commands" / FOLDER)]
+            places = [(f"--data_dir {args.data_dir}", user_path(args.data_dir) / "speech_commands" / FOLDER)]
         for place, root in [*places, (f"download in {downloads}", downloads / FOLDER)]:
             # torchaudio leaves the archive's own lists at the root: with them the folder is whole.
             found = all((root / name).is_file() for name in LISTS.values())

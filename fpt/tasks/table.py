@@ -16,6 +16,7 @@ from fpt.data.files import class_name, read_table
 from fpt.data.schema import SPLIT
 from fpt.data.table import Table, TableOptions, frame_of, printable
 from fpt.errors import FPTError
+from fpt.files import user_path
 from fpt.tasks import TASKS
 from fpt.tasks.audio import AudioOptions
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
@@ -81,13 +82,13 @@ class FileReader(Reader):
 
     @property
     def name(self) -> str:
-        return f"{self.kind}:{Path(self.where).expanduser().name}"
+        return f"{self.kind}:{user_path(self.where).name}"
 
     def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
         """As `fpt.data.files.read_table`; relative names of files are beside it."""
-        path = Path(self.where).expanduser()
+        path = user_path(self.where)
         if not path.is_file() and args.data_dir:
-            path = Path(args.data_dir).expanduser() / path.name
+            path = user_path(args.data_dir) / path.name
         if not path.is_file():
             raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such file")
         log(f"{self.kind}:{path}")
@@ -108,14 +109,14 @@ class HubReader(Reader):
 
     @property
     def name(self) -> str:
-        folder = Path(self.where).expanduser()
+        folder = user_path(self.where)
         return f"{self.kind}:{folder.resolve().name if folder.exists() else self.where}"
 
     def _load(self, config: str | None) -> Any:
         """The splits by name."""
         from datasets import Dataset, IterableDatasetDict, load_dataset, load_from_disk
 
-        folder = Path(self.where).expanduser()
+        folder = user_path(self.where)
         if folder.is_dir():
             _check_names(folder)
         try:
@@ -166,7 +167,7 @@ class HubReader(Reader):
         """Data files of a folder on this machine that belong to no split."""
         from datasets import load_dataset_builder
 
-        folder = Path(self.where).expanduser()
+        folder = user_path(self.where)
         if not folder.is_dir() or (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             return []
         files = load_dataset_builder(str(folder), config).config.data_files or {}

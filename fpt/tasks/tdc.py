@@ -29,7 +29,7 @@ from fpt.data.files import read_table as table_of
 from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
-from fpt.files import cache_home, package_folder
+from fpt.files import cache_home, package_folder, user_path
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks import TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
@@ -249,7 +249,7 @@ class TdcTask(TextTask):
     def _in_data_dir(self, data_dir: str | None) -> Path | None:
         if data_dir is None:
             return None
-        folder = Path(data_dir).expanduser()
+        folder = user_path(data_dir)
         if not folder.is_dir():
             raise FPTError(f"--data_dir {data_dir} is no folder; give the one that holds tdc/{self.file}")
         return _existing(folder / "tdc" / self.file) or _existing(folder / self.file)
