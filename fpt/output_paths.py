@@ -49,7 +49,7 @@ def check_output_file(
         FPTError: it is in a run, a checkpoint or a cache, it is read, or it can't be written.
     """
     told = f"{option} {text}"
-    path = user_path(text)
+    path = _path(option, text)
     with refusals(f"{told} can't be written"):
         _check_kind(path, told)
         for target in (_real(path.parent) / path.name, _real(path)):
@@ -72,7 +72,7 @@ def check_output_folder(option: str, text: str | Path) -> Path:
         FPTError: it is below a file, in another run, a checkpoint or a cache, or it can't be made.
     """
     told = f"{option} {text}"
-    path = user_path(text)
+    path = _path(option, text)
     with refusals(f"{told} can't be written"):
         for folder in (path, *path.parents):
             if os.path.lexists(folder) and not folder.is_dir():
@@ -85,6 +85,13 @@ def check_output_folder(option: str, text: str | Path) -> Path:
         _check_caches(target, told, None)
         check_can_make(path / LOCK, told)
     return path
+
+
+def _path(option: str, text: str | Path) -> Path:
+    try:
+        return user_path(text)
+    except FPTError as error:
+        raise FPTError(f"{option} {error}") from None
 
 
 def holder_of(path: Path) -> Path | None:
