@@ -54,7 +54,7 @@ def reason(error: BaseException) -> str:
     if number in FULL:
         return f"{said}; make room and run it again"
     if number in FORBIDDEN:
-        return f"{said}; make it writable, or give another folder"
+        return f"{said}; change the permissions, or give another place"
     return f"{said}; give a shorter name" if number == errno.ENAMETOOLONG else said
 
 

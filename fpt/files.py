@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from fpt.disk import NO_LOCKS, exchange, flush, publish, refusals, remove, sweep_beside, temporary_file, temporary_folder
+from fpt.disk import NO_LOCKS, exchange, flush, publish, reason, refusals, remove, sweep_beside, temporary_file, temporary_folder
 from fpt.errors import FPTError
 from fpt.escape import json_text
 
@@ -292,9 +292,16 @@ def user_path(text: str | Path) -> Path:
     """A path that a user gave, with ``~`` and ``~name`` as their home folders.
 
     Raises:
-        FPTError: it begins with a home folder that is not known.
+        FPTError: it begins with a home folder that is not known, is too long, or may not be looked at.
     """
     path = Path(os.path.expanduser(text))
+    try:
+        os.stat(path)
+    except ValueError as error:
+        raise FPTError(f"{str(text)!r} is not a path: {error}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise FPTError(f"{text} can't be read: {reason(error)}") from error
     if path.parts[:1] and path.parts[0].startswith("~") and not os.path.lexists(path.parts[0]):
         raise FPTError(f"{text}: the home folder {path.parts[0]} is not known; give the whole path")
     return path

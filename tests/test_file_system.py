@@ -20,6 +20,7 @@ from fpt.disk import is_temporary, reason, refusals
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files import alone, cache_home, new_folder, sha256_file, user_path, write_json, write_text
+from fpt.report import find_runs
 from fpt.run_dir import remove_outputs, repair
 from fpt.tasks import TASKS
 from fpt.training import run
@@ -66,7 +67,7 @@ def test_a_read_only_cache_gives_what_it_has(settings, tmp_path: Path, home: Pat
     evaluation.run(EvaluateArguments(checkpoint=str(tmp_path / "run")))
     evaluation.run(EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(tmp_path / "raw")))
     run(*settings(max_steps=4, output_dir=str(tmp_path / "again")))
-    with pytest.raises(FPTError, match=r"Read-only file system; make it writable") as error:
+    with pytest.raises(FPTError, match=r"Read-only file system; change the permissions") as error:
         run(*settings(max_steps=4, output_dir=str(tmp_path / "other"), max_length=50))
     assert "\n" not in str(error.value)
     assert {k: v for k, v in contents(home).items() if not k.startswith("locks")} == {
@@ -192,6 +193,31 @@ def test_an_output_folder_that_can_not_be_made_is_refused_at_once(settings, tmp_
         run(*settings(output_dir="/proc/run"))
 
 
+@pytest.mark.parametrize("place", ["n" * 300, "loop/x"])
+def test_a_path_that_can_not_be_looked_at_is_one_line(settings, tmp_path: Path, place: str) -> None:
+    run(*settings(max_steps=4))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "mine.csv").write_text("smiles\nCCO\n")
+    path, checkpoint, out = str(tmp_path / place), str(tmp_path / "run"), str(tmp_path / "out.csv")
+    commands: dict[str, Callable[[], object]] = {
+        name: lambda name=name: run(*settings(overwrite=True, **{name: path})) for name in ("data_dir", "cache_dir", "backbone")
+    }
+    for kind in ("csv", "imagefolder", "audiofolder"):
+        commands[kind] = lambda kind=kind: run(*settings(overwrite=True, dataset=f"{kind}:{path}", data_dir=None))
+    for name in ("predict", "data_dir", "cache_dir", "backbone", "output"):
+        given = {"predict": str(tmp_path / "mine.csv"), "output": out, name: path}
+        given |= {} if name in ("predict", "output") else {"predict": None}
+        commands[f"evaluate {name}"] = lambda given=given: evaluation.run(EvaluateArguments(checkpoint=checkpoint, **given))
+    commands["evaluate checkpoint"] = lambda: evaluation.run(EvaluateArguments(checkpoint=path))
+    commands["report"] = lambda: find_runs([path])
+    before = contents(tmp_path / "run")
+    for name, command in commands.items():
+        with pytest.raises(FPTError) as error:
+            command()
+        assert "\n" not in str(error.value), name
+    assert contents(tmp_path / "run") == before
+
+
 def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
     for name in ("n" * 255, "ü" * 127):
         write_text(tmp_path / name, "text")
@@ -276,7 +302,7 @@ def test_a_damaged_cache_entry_is_one_line_or_made_again(data_dir: Path, home: P
         (OSError(errno.ENOSPC, "x"), "No space left on device; make room and run it again"),
         (Exception("No space left on device (os error 28)"), "No space left on device; make room and run it again"),
         (OSError("[Errno 28] Error writing bytes to file"), "No space left on device; make room and run it again"),
-        (PermissionError(errno.EACCES, "x"), "Permission denied; make it writable, or give another folder"),
+        (PermissionError(errno.EACCES, "x"), "Permission denied; change the permissions, or give another place"),
         (OSError(errno.EIO, "x"), "Input/output error"),
     ],
 )

@@ -25,6 +25,7 @@ from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.data.open_tokenizer import open_tokenizer
+from fpt.disk import refusals
 from fpt.errors import FPTError
 from fpt.files import read_stably, user_path, whole_folder
 from fpt.inputs import Tokens
@@ -47,12 +48,14 @@ def find_checkpoint(path: str, log: Log = silent) -> Path:
         FPTError: there is none.
     """
     folder = user_path(path)
-    if not folder.exists() and is_hub_name(path):
+    with refusals(f"checkpoint {path} can't be read"):
+        there = folder.exists()
+    if not there and is_hub_name(path):
         folder = pull(path, log)
     for candidate in (folder, folder / "checkpoint"):
         if (found := whole_folder(candidate, (CONFIG, WEIGHTS))) is not None:
             return found
-    if not folder.exists():
+    if not there:
         raise FPTError(f"checkpoint {path} is not there; give the --output_dir of a finished run or its checkpoint/ folder")
     raise FPTError(f"{path} is no checkpoint: it has no {CONFIG} with {WEIGHTS} beside it")
 

@@ -108,7 +108,7 @@ def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: C
     if isinstance(task, GeneratedTask):
         raise FPTError(f"--predict: {task.name} is generated, it has no inputs in files")
     options = TableOptions(args.delimiter, args.encoding, args.sheet)
-    inputs = files.read_inputs(Path(args.predict or ""), args.column, task, config.data.schema, options, args.decimal, log)
+    inputs = files.read_inputs(user_path(args.predict or ""), args.column, task, config.data.schema, options, args.decimal, log)
     _keep_users_columns(args, inputs.rows, files.output_columns(config.output))
     return inputs
 

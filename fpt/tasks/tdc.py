@@ -28,6 +28,7 @@ from fpt.data import duplicates
 from fpt.data.files import read_table as table_of
 from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.data.table import printable
+from fpt.disk import refusals
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, package_folder, user_path
 from fpt.outputs import Classes, Output, Value
@@ -125,8 +126,12 @@ def download(set_name: str, label: str | None, problem: str, file: str, folder: 
     Raises:
         FPTError: TDC can't be reached.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tdc.") as temporary:
+    with refusals(f"{folder} can't be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        refusals(f"{folder} can't be written", folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tdc.") as temporary,
+    ):
         try:
             from tdc import single_pred
 
