@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 import unicodedata
 import zlib
 from collections import Counter
@@ -136,18 +137,31 @@ def _json(found: tuple[str, str], whole: bool, path: Path) -> Table:
             except (ValueError, RecursionError) as error:
                 rejected.append(Bad(number, f"row-{number}", printable(line, 200), f"not JSON ({printable(str(error))})"))
     good = []
+    halves = re.search(r"\\u[dD][89a-fA-F]", text)
     for number, record in numbered:
-        if isinstance(record, Mapping):
-            good.append((number, flat_record(record)))
+        why = "" if isinstance(record, Mapping) else "not a JSON object"
+        if not why and halves and _has_half_characters(record):
+            why = r"half a character, as \ud800 without its other half: no file can hold it"
+        if why:
+            rejected.append(Bad(number, f"row-{number}", printable(str(record), 200), why))
         else:
-            rejected.append(Bad(number, f"row-{number}", printable(str(record), 200), "not a JSON object"))
+            good.append((number, flat_record(record)))
     names = list(dict.fromkeys(name for _, record in good for name in record))
     if not names:
-        raise FPTError(f"{path} can't be read as a table: expected JSON objects, one per sample")
+        why = f"; {rejected[0].id} is refused: {rejected[0].reason}" if rejected else ""
+        raise FPTError(f"{path} can't be read as a table: expected JSON objects, one per sample{why}")
     rows = pd.DataFrame(
         {name: pd.Series([record.get(name) for _, record in good], dtype=object) for name in names}, columns=names
     ).set_axis([number for number, _ in good], axis=0)
     return Table(rows, {"kind": "json" if whole else "jsonl", "encoding": encoding}, rejected)
+
+
+def _has_half_characters(record: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return True
+    return False
 
 
 def _parquet(path: Path) -> Table:
