@@ -6,7 +6,8 @@ python evaluate.py --checkpoint runs/cyp3a4 --predict mine.csv --output out.csv 
 python evaluate.py --checkpoint user/fpt-cyp3a4                                    # from the Hub
 """
 
-from fpt.args import EvaluateArguments, parse
+from fpt.args import EvaluateArguments
+from fpt.cli import parse
 from fpt.errors import cli
 
 

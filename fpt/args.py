@@ -1,20 +1,25 @@
-"""The command line of `train.py` and `evaluate.py`, as dataclasses; each one is a group of ``--help``."""
+"""The arguments of `train.py` and `evaluate.py`, as dataclasses; each one is a group of ``--help``. `fpt.cli` reads them.
+
+Each checks its values when it is made, and its ``unread`` names the flags that others of its own leave without a meaning.
+"""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import shlex
-import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-from transformers import HfArgumentParser
-
-from fpt.errors import FPTError, did_you_mean
+from fpt import checks
+from fpt.checks import check_known, check_ranges, check_types, number_list
+from fpt.errors import FPTError
 
 T = TypeVar("T")
+PRECISIONS = ("no", "bf16", "fp16")
+SPLITS = ("train", "valid", "test")
+# Those of transformers that need no settings of their own.
+SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt")
 
 
 def arg(default: Any, help: str, **extra: Any) -> Any:
@@ -49,6 +54,11 @@ class DataArguments:
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
     # The task's own arguments, by name; see `fpt.tasks.Task.options`.
     options: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, split_seed=checks.SEED, vocab_size=checks.COUNT, max_length=checks.COUNT)
+        check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
 
     @property
     def longest(self) -> int:
@@ -103,6 +113,14 @@ class ModelArguments:
     # A baseline's own arguments, by name; see `fpt.baselines.Model.options`.
     model_options: dict[str, Any] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, backbone_seed=checks.SEED, num_layers=checks.COUNT, lora_rank=checks.WIDTH)
+        positive = checks.Range(0, 10**6, above=True)
+        check_ranges(self, lora_alpha=positive, orthogonal_gain=positive, input_scale=positive)
+        check_known(self, core_dtype=("fp32", "bf16", "fp16"), input_init=("core", "normal"))
+        check_known(self, input_positions=("auto", "learned", "none"))
+
 
 @dataclass
 class TrainArguments:
@@ -142,6 +160,38 @@ class TrainArguments:
     hub_private: bool = arg(False, "Make that repository private, if it is made by this.")
     license: str | None = arg(None, "Licence of the checkpoint, for its model card: apache-2.0, mit, ...")
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        counts = (
+            "max_steps",
+            "per_device_batch_size",
+            "gradient_accumulation_steps",
+            "eval_steps",
+            "eval_batch_size",
+            "keep_last",
+        )
+        check_ranges(self, seed=checks.SEED, save_steps=checks.COUNT, **dict.fromkeys(counts, checks.COUNT))
+        check_ranges(self, warmup_steps=checks.COUNT_OR_NONE, early_stopping_patience=checks.COUNT_OR_NONE)
+        from_0 = checks.Range(0, 10**6)
+        check_ranges(self, learning_rate=checks.RATE, embedding_lr_scale=from_0, weight_decay=from_0, max_grad_norm=from_0)
+        check_ranges(self, dropout=checks.DROPOUT)
+        check_known(self, lr_scheduler=SCHEDULES, mixed_precision=PRECISIONS, report_to=("none", "tensorboard", "wandb"))
+        if self.seeds is not None:
+            number_list(self.seeds, int, checks.SEED, "--seeds", "1,2,3")
+        if self.learning_rates is not None:
+            number_list(self.learning_rates, float, checks.RATE, "--learning_rates", "1e-3,3e-3")
+
+    def unread(self, given: Collection[str]) -> dict[str, str]:
+        """Why flags have no meaning beside the others."""
+        reasons = {
+            "hub_private": "" if self.push_to_hub else "it is for --push_to_hub",
+            "project": "" if self.report_to != "none" else "it is for --report_to wandb or tensorboard",
+            "learning_rate": "--learning_rates has them" if self.learning_rates else "",
+            "seed": "--seeds has them" if self.seeds else "",
+            "warmup_steps": "--lr_scheduler constant has no warmup" if self.lr_scheduler == "constant" else "",
+        }
+        return {name: why for name, why in reasons.items() if why and name in given}
+
 
 @dataclass
 class EvaluateArguments:
@@ -172,55 +222,19 @@ class EvaluateArguments:
     eval_batch_size: int | None = arg(None, "Samples in a batch; as in training when not given.")
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, eval_batch_size=checks.COUNT, num_proc=checks.Range(1, 4096))
+        check_known(self, split=SPLITS)
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and leaves examples in the description as they are."""
-
-
-def parse(description: str, *kinds: Any) -> tuple[Any, ...]:
-    """Parse ``sys.argv`` into one instance of each dataclass in `kinds`."""
-    parser = HfArgumentParser(kinds, description=description, allow_abbrev=False, formatter_class=Help)
-    *found, unknown = parser.parse_args_into_dataclasses(sys.argv[1:], return_remaining_strings=True)
-    if unknown:
-        known = [word for action in parser._actions for word in action.option_strings]
-        raise FPTError(f"unknown argument {unknown[0]!r}{did_you_mean(unknown[0], known)}; --help lists all")
-    return tuple(found)
-
-
-def parse_training(description: str, *more: type) -> tuple[Any, ...]:
-    """Parse the command line of ``train.py``; a task or a baseline that is named there adds its own arguments.
-
-    Args:
-        more: dataclasses of further arguments.
-
-    Returns:
-        `DataArguments`, `ModelArguments`, `TrainArguments`, and an instance of each of `more`.
-
-    Raises:
-        FPTError: there is no such task or model.
-    """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--dataset", default=None if {"-h", "--help"} & set(sys.argv) else DataArguments.dataset)
-    finder.add_argument("--model", default=ModelArguments.model)
-    found = finder.parse_known_args()[0]
-    task_options = model_options = None
-    # Imported late, so that --help answers at once.
-    if found.dataset is not None:
-        from fpt.tasks import TASKS
-
-        task_options = TASKS[found.dataset].options
-    if found.model != ModelArguments.model:
-        from fpt.baselines import MODELS
-
-        model_options = MODELS[found.model].options
-    own = [options for options in (task_options, model_options) if options is not None]
-    data, model, training, *others = parse(description, DataArguments, ModelArguments, TrainArguments, *more, *own)
-    more_found, own_found = others[: len(more)], others[len(more) :]
-    if task_options is not None:
-        data.options = as_dict(own_found[0])
-    if model_options is not None:
-        model.model_options = as_dict(own_found[-1])
-    return data, model, training, *more_found
+    def unread(self, given: Collection[str]) -> dict[str, str]:
+        """Why flags have no meaning beside the others."""
+        of_a_split, of_a_file = (
+            ("split", "data_dir", "cache_dir", "num_proc"),
+            ("column", "delimiter", "encoding", "decimal", "sheet"),
+        )
+        names, why = (of_a_split, "--predict reads a file, not a split") if self.predict else (of_a_file, "it is for --predict")
+        return {name: why for name in names if name in given}
 
 
 def changed(arguments: T, **changes: Any) -> T:
@@ -250,7 +264,11 @@ def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[st
     if unknown := [name for name in given if name not in known]:
         own = ", ".join(f"--{name}" for name in known) or "none"
         raise FPTError(f"{whose} has no argument {', '.join(f'--{u}' for u in unknown)}; its own are {own}")
-    return asdict(kind(**given)) if kind else {}
+    if kind is None:
+        return {}
+    made: Any = kind(**given)
+    check_types(made)
+    return asdict(made)
 
 
 def flat(did: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat, parse
+from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat
+from fpt.checks import Range, check_ranges, check_types
+from fpt.cli import parse, read_training, refuse_unread
+from fpt.config_file import Configuration
 from fpt.disk import refusals
 from fpt.errors import FPTError, cli, did_you_mean
 from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
@@ -47,9 +50,13 @@ from fpt.files import slug, write_json, write_text
 from fpt.output_paths import check_output_folder
 from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better, shown_metric, shown_spread
 from fpt.run_results import read_results
+from fpt.tasks import TASKS, GeneratedTask
+from fpt.unread import unread_flags
 
 ROOT = Path(__file__).parent.parent
 TABLE, ABOUT = "table.md", "experiment.json"
+# Arguments that tell the cells of a row apart, or how one is started.
+CELLS_OWN = ("seed", "output_dir", "resume", "overwrite", "config")
 
 
 @dataclass
@@ -71,6 +78,10 @@ class ExperimentArguments:
         " logged in to a server, a local one else.",
     )
     dry_run: bool = arg(False, "Print the commands and run nothing.")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, seeds=Range(1, 10_000), jobs=Range(1, 1024))
 
 
 @dataclass(frozen=True)
@@ -126,8 +137,8 @@ def read_experiment(path: Path, budget: str) -> Experiment:
     """
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise FPTError(f"{path} can't be read as YAML: {error}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise FPTError(f"{path} can't be read as YAML: {str(error)[:300]}") from error
     _check_keys(path, said, ("title", "metrics", "arguments", "budgets", "rows"), "the file")
     metrics = said.get("metrics") or []
     if not isinstance(metrics, list) or not all(isinstance(metric, str) for metric in metrics):
@@ -146,15 +157,7 @@ def read_experiment(path: Path, budget: str) -> Experiment:
     if budget not in known:
         raise FPTError(f"{path} has no budget {budget!r}{did_you_mean(budget, known)}; it has {', '.join(sorted(known))}")
 
-    def merged(row: dict[str, Any]) -> dict[str, Any]:
-        parts = [said.get("arguments"), (said.get("budgets") or {}).get(budget), row.get("arguments")]
-        parts.append((row.get("budgets") or {}).get(budget))
-        values = {k: v for part in parts for k, v in (part or {}).items()}
-        return {k: v for k, v in values.items() if v is not None}
-
-    made = [Row(str(r["name"]), merged(r), dict(r.get("published") or {}), str(r.get("source") or "")) for r in rows]
-    for row in made:
-        _check_arguments(path, row)
+    made = [_row(path, said, row, budget) for row in rows]
     return Experiment(path.stem, str(said.get("title") or path.stem), budget, tuple(metrics), tuple(made))
 
 
@@ -162,14 +165,19 @@ def cells_of(
     experiment: Experiment, folder: Path, seeds: int, only: str | None = None, data_dir: str | None = None
 ) -> list[Cell]:
     """The cells of a table, row by row."""
-    more = {"data_dir": data_dir} if data_dir else {}
     rows = [row for row in experiment.rows if only is None or only in row.name]
     if not rows:
         raise FPTError(f"--rows {only}: there is no such row; there are {', '.join(r.name for r in experiment.rows)}")
     return [
-        Cell(row, seed, folder / slug(row.name) / f"seed-{seed}", {**row.arguments, **more})
+        Cell(row, seed, folder / slug(row.name) / f"seed-{seed}", {**row.arguments, **_data_of(row, data_dir)})
         for row, seed in itertools.product(rows, range(1, seeds + 1))
     ]
+
+
+def _data_of(row: Row, data_dir: str | None) -> dict[str, Any]:
+    """Where the row's raw data is; a task that is generated has none."""
+    task = TASKS[str(row.arguments.get("dataset", DataArguments.dataset))]
+    return {"data_dir": data_dir} if data_dir and not isinstance(task, GeneratedTask) else {}
 
 
 class Runner:
@@ -360,8 +368,6 @@ def table(experiment: Experiment, cells: Sequence[Cell], launcher: Sequence[str]
 
 def run(args: ExperimentArguments) -> int:
     """What the command does; returns how many cells failed."""
-    if args.seeds < 1 or args.jobs < 1:
-        raise FPTError("--seeds and --jobs must be at least 1")
     experiment = read_experiment(Path(args.file), args.budget)
     folder = check_output_folder("--output_dir", args.output_dir).absolute() / experiment.name / experiment.budget
     cells = cells_of(experiment, folder, args.seeds, args.rows, args.data_dir)
@@ -390,7 +396,8 @@ def parse_sweep(text: str) -> tuple[str, list[str]]:
         FPTError: it is of another form.
     """
     name, _, values = text.partition("=")
-    if name.strip("- ") not in _known_arguments() or not values:
+    known = {f.name for kind in (DataArguments, ModelArguments, TrainArguments) for f in fields(kind) if f.init}
+    if name.strip("- ") not in known or not values:
         raise FPTError(f"--sweep {text}: give an argument of train.py and its values, as learning_rate=5e-4,1e-3,3e-3")
     return name.strip("- "), [value.strip() for value in values.split(",")]
 
@@ -428,21 +435,40 @@ def _cell_text(value: Mapping[str, float | int] | None) -> str:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+        if line.strip()
+    ]
     errors = [line for line in lines if line.startswith("error:")]
     return (errors or lines or [""])[-1]
 
 
-def _known_arguments(row: Row | None = None) -> set[str]:
-    known = {f.name for kind in (DataArguments, ModelArguments, TrainArguments) for f in fields(kind) if f.init}
-    if row is not None:
-        from fpt.baselines import MODELS
-        from fpt.tasks import TASKS
+def _row(path: Path, said: dict[str, Any], row: dict[str, Any], budget: str) -> Row:
+    """A row with its arguments: those of all rows that its task and model read, and its own.
 
-        task = TASKS[str(row.arguments.get("dataset", DataArguments.dataset))]
-        model = MODELS[str(row.arguments.get("model", ModelArguments.model))]
-        known |= {f.name for options in (task.options, model.options) if options for f in fields(options)}
-    return known
+    Raises:
+        FPTError: train.py does not have or not read an argument of the row's own, or a value is wrong.
+    """
+    name = str(row["name"])
+
+    def merged(part: dict[str, Any]) -> dict[str, Any]:
+        values = {**(part.get("arguments") or {}), **((part.get("budgets") or {}).get(budget) or {})}
+        return {str(key): value for key, value in values.items()}
+
+    common, own = merged(said), merged(row)
+    values = {key: value for key, value in {**common, **own}.items() if value is not None}
+    where = f"{path}: row {name!r}"
+    for key in values:
+        if key in CELLS_OWN:
+            raise FPTError(f"{where}: each cell has its own --{key}; leave it out")
+    unread = unread_flags(read_training((), configuration=Configuration(where, dict(values), is_record=False)))
+    try:
+        refuse_unread({key: why for key, why in unread.items() if key in own})
+    except FPTError as error:
+        raise FPTError(f"{where}: {error}") from error
+    values = {key: value for key, value in values.items() if key not in unread}
+    return Row(name, values, dict(row.get("published") or {}), str(row.get("source") or ""))
 
 
 def _check_keys(path: Path, said: Any, known: Sequence[str], what: str) -> None:
@@ -463,18 +489,11 @@ def _check_keys(path: Path, said: Any, known: Sequence[str], what: str) -> None:
             raise FPTError(f"{path}: budget {budget!r} of {what} must be names with values")
 
 
-def _check_arguments(path: Path, row: Row) -> None:
-    known = _known_arguments(row) - {"seed", "output_dir", "resume", "overwrite"}
-    for name in row.arguments:
-        if name not in known:
-            raise FPTError(f"{path}: row {row.name!r}: train.py has no --{name}{did_you_mean(str(name), known)} for it")
-
-
 def main() -> None:
     """Read the command line, run, and end with status 1 when a cell failed."""
     words = sys.argv[1:]
     if words and not words[0].startswith("-"):
-        sys.argv[1:] = ["--file", *words]
+        sys.argv[1:] = [f"--file={words[0]}", *words[1:]]
     (args,) = parse(__doc__ or "", ExperimentArguments)
     if failed := run(args):
         raise FPTError(f"{failed} cells have no results; their logs say why, and the same command goes on with them")

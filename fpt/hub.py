@@ -6,6 +6,7 @@ import argparse
 
 from fpt.checkpoint import find_checkpoint, read_config
 from fpt.checkpoint.remote import FILES, check_push, push
+from fpt.cli import read_arguments
 from fpt.errors import cli
 from fpt.files import snapshot
 
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder that train.py wrote: a run, or its checkpoint/")
     parser.add_argument("repo", help="USER/REPOSITORY")
     parser.add_argument("--private", action="store_true", help="make the repository private, if it is made by this")
-    args = parser.parse_args()
+    args = read_arguments(parser)
     check_push(args.repo)
     folder = find_checkpoint(args.checkpoint)
     # Its run may replace it meanwhile.

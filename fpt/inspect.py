@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, parse_training
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones import DTYPES, Core
 from fpt.backbones.meta import empty_core
-from fpt.baselines.frozen import check_length, longest_sample, spec_of, tuning_of
+from fpt.baselines import MODELS
+from fpt.baselines.frozen import Frozen, check_length, longest_sample, spec_of, tuning_of
+from fpt.cli import parse_training
 from fpt.data.batches import LengthGroupedBatchSampler
 from fpt.data.cache import Prepared, prepare
-from fpt.errors import cli
+from fpt.errors import FPTError, cli
 from fpt.flops import step_flops
 from fpt.inputs import Input
 from fpt.model import FPT, build_model, with_positions
@@ -28,6 +30,11 @@ from fpt.tuning import Tuning
 
 # A tuned number: itself, its gradient, and AdamW's two moments, all in fp32.
 BYTES_TUNED = 4 * 4
+# Arguments of ``train.py`` that change neither sizes nor FLOPs.
+NOT_READ = (
+    *(name for name in as_dict(TrainArguments()) if name not in ("per_device_batch_size", "seed")),
+    *("backbone_seed", "input_init", "input_scale", "orthogonal_gain", "lora_alpha", "core_dropout", "activation_checkpointing"),
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,11 @@ def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArgume
     Raises:
         FPTError: as `fpt.training.run`.
     """
+    kind = MODELS[model_args.model]
+    if not isinstance(kind, Frozen):
+        raise FPTError(f"--model {kind.name} has no frozen core; give fpt, full or lstm")
+    kind.check(model_args)
+    model_args = changed(model_args, **kind.fixed)
     tuning = tuning_of(model_args)
     core = empty_core(spec_of(model_args, args.seed))
     prepared = prepare(TASKS[data.dataset], data, args.seed, print)
@@ -136,7 +148,7 @@ def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArgument
 
 def main() -> None:
     """Read the arguments of ``train.py`` and print."""
-    print(inspect(*parse_training(__doc__ or "")))
+    print(inspect(*parse_training(__doc__ or "", unread=NOT_READ, why="nothing is trained here")))
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, parse_training
-from fpt.errors import FPTError, cli
+from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
+from fpt.checks import Range, check_known, check_ranges, check_types
+from fpt.cli import parse_training
+from fpt.errors import cli
 from fpt.inputs import Input, Tokens
-from fpt.inspect import empty_run, rows_of, step_flops
+from fpt.inspect import NOT_READ, empty_run, rows_of, step_flops
 from fpt.model import FPT
 
 GIB = 2**30
@@ -57,6 +59,11 @@ class PlanArguments:
     gpus: int = arg(1, "GPUs, over all machines.")
     gpu_memory: float = arg(24.0, "Memory of each, in GiB.")
     gpu: str = arg("a100", f"Kind of GPU, for the time of a step: {', '.join(GPUS)}.")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, gpus=Range(1, 10**6), gpu_memory=Range(1, 10**6, above=True))
+        check_known(self, gpu=GPUS)
 
 
 @dataclass(frozen=True)
@@ -261,12 +268,8 @@ def plan(data: DataArguments, model_args: ModelArguments, args: TrainArguments, 
     """What the command prints.
 
     Raises:
-        FPTError: an argument makes no sense.
+        FPTError: as `fpt.inspect.empty_run`.
     """
-    if machine.gpus < 1 or machine.gpu_memory <= 1:
-        raise FPTError("--gpus must be at least 1 and --gpu_memory above 1 GiB")
-    if machine.gpu not in GPUS:
-        raise FPTError(f"unknown --gpu {machine.gpu!r}; known: {', '.join(GPUS)}")
     run, batch = empty_run(data, model_args, args), args.per_device_batch_size
     found = measure(run.model, run.inputs, run.tokens)
     peak = GPUS[machine.gpu]
@@ -285,7 +288,7 @@ def plan(data: DataArguments, model_args: ModelArguments, args: TrainArguments, 
 
 def main() -> None:
     """Read the arguments of ``train.py`` and the machine's, and print."""
-    print(plan(*parse_training(__doc__ or "", PlanArguments)))
+    print(plan(*parse_training(__doc__ or "", PlanArguments, unread=NOT_READ, why="nothing is trained here")))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from hub_server import HubServer
 from test_modalities import write_cifar10, write_folders, write_mnist, write_speech, write_table
 
 from fpt import args as arguments
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, parse, parse_training
+from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.backbones import FAMILIES
 from fpt.baselines import MODELS
+from fpt.cli import parse, parse_training
 from fpt.evaluation import run as evaluation
 from fpt.experiment import ExperimentArguments, read_experiment
 from fpt.plan import PlanArguments
@@ -176,7 +177,11 @@ def test_a_run_is_trained_pushed_scored_and_shown(desk: Path, llama_dir: Path, h
     for command in sorted(asked, key=lambda c: next(i for i, kind in enumerate(done) if kind in c)):
         words = shlex.split(command.replace(" DIR", " runs/cyp3a4").replace(" FILE", " experiments/cyp3a4.yaml"))
         name = next(kind for kind in done if kind in words[words.index("-m") + 1 if "-m" in words else 1])
-        more = {"evaluate": ["--data_dir", "raw"], "report": ["--samples", "1"], "experiment": ["--dry_run"]}.get(name, [])
+        more = {
+            "evaluate": [] if "--predict" in words else ["--data_dir", "raw"],
+            "report": ["--samples", "1"],
+            "experiment": ["--dry_run"],
+        }.get(name, [])
         monkeypatch.setattr(sys, "argv", [*words[words.index("-m") + 1 if "-m" in words else 1 :], *more])
         importlib.import_module("evaluate" if name == "evaluate" else f"fpt.{name}").main()
         done[name] += 1

@@ -214,11 +214,11 @@ def test_a_sweep_with_a_server_is_a_wandb_sweep(tmp_path: Path, llama_dir: Path,
         ({"rows": [{"name": "a"}, {"name": "a"}]}, "two rows have the same name"),
         (
             {"rows": [{"name": "a", "arguments": {"lerning_rate": 1}}]},
-            "train.py has no --lerning_rate \\(did you mean 'learning_rate'",
+            "row 'a': unknown argument 'lerning_rate' \\(did you mean 'learning_rate'",
         ),
         ({"rows": [{"name": "a", "arguments": [1]}]}, "arguments of a row must be names with values"),
         ({"budgets": {"big": {}}}, "has no budget 'small'; it has big"),
-        ({"rows": [{"name": "a", "arguments": {"seed": 4}}]}, "train.py has no --seed"),
+        ({"rows": [{"name": "a", "arguments": {"seed": 4}}]}, "row 'a': each cell has its own --seed"),
     ],
 )
 def test_a_bad_file_is_one_line(change: dict, message: str, tmp_path: Path, llama_dir: Path) -> None:

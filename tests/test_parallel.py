@@ -255,7 +255,7 @@ def test_a_process_that_fails_ends_the_job_with_its_error_on_top(place: Path, ll
     script = tmp_path / "fails.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from fpt import training\nfrom fpt.args import parse_training\nfrom fpt.errors import FPTError, cli\n"
+        "from fpt import training\nfrom fpt.cli import parse_training\nfrom fpt.errors import FPTError, cli\n"
         "save = training.Loop._save_state\n"
         "def fail(self):\n"
         "    if self.accelerator.process_index == 1:\n"

@@ -16,8 +16,9 @@ from datasets import Dataset
 from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
 from fpt import experiment, inspect, plan, state
-from fpt.args import EvaluateArguments, parse, parse_training
+from fpt.args import EvaluateArguments
 from fpt.checkpoint.remote import pull
+from fpt.cli import parse, parse_training
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
 from fpt.report.__main__ import main as report
@@ -59,13 +60,13 @@ NUMBERS = "--dataset csv:numbers.csv --input_type numbers --input_column x --lab
     [
         ("--output_dir file", "--output_dir file: file is a file; give a folder"),
         ("--resume True --overwrite True", "exclude each other"),
-        ("--dropout 1.5", r"--dropout 1.5 must be in \[0, 1\)"),
-        ("--model morgan --save_full True", "fitted at once; it has no checkpoint"),
-        ("--model morgan --seeds 1,2", "fitted at once; give --seed"),
+        ("--dropout 1.5", "--dropout 1.5 must be at least 0 and below 1"),
+        ("--model morgan --save_full True", "--save_full, --max_steps are not read|--max_steps, --save_full are not read"),
+        ("--model morgan --seeds 1,2", "--seeds.* not read: --model morgan is fitted at once"),
         ("--seeds 1,2 --mixed_precision fp16", "needs --mixed_precision no or bf16"),
         ("--seeds 1,2 --push_to_hub user/repo", "gives several checkpoints"),
         ("--input_positions sometimes", "unknown --input_positions 'sometimes'"),
-        ("--input_positions learned", "is for patches of numbers"),
+        ("--input_positions learned", "it is for patches of numbers; .*cyp3a4.* is made of text"),
         ("--dataset csv:nothing.csv", "there is no such file"),
         ("--dataset csv:nothing.csv --data_dir raw", "there is no such file"),
         ("--dataset csv:empty.csv --input_column text --label_column label", "has a header line and no rows"),
@@ -100,12 +101,12 @@ def test_a_run_that_makes_no_sense(words: str, message: str, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("main", "words", "message"),
     [
-        (plan.main, "--backbone gpt2 --dataset bit-memory --gpus 0", "--gpus must be at least 1"),
+        (plan.main, "--backbone gpt2 --dataset bit-memory --gpus 0", "--gpus 0 must be at least 1"),
         (plan.main, "--backbone gpt2 --dataset bit-memory --gpu z9", "unknown --gpu 'z9'"),
         (inspect.main, "--backbone run:runs/x --dataset bit-memory", "is inspected by the core that it started from"),
         (report, "folder", "no finished run"),
         (experiment.main, "--file folder/nothing.yaml", "nothing.yaml"),
-        (experiment.main, "--file ROOT/experiments/cyp3a4.yaml --seeds 0", "--seeds and --jobs must be at least 1"),
+        (experiment.main, "--file ROOT/experiments/cyp3a4.yaml --seeds 0", "--seeds 0 must be at least 1"),
         (experiment.main, "--file ROOT/experiments/cyp3a4.yaml --rows nothing", "there is no such row; there are"),
     ],
 )

@@ -14,7 +14,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from own_data import TEXT, labels_of, picture, pictures, predict, prepared, scored, texts, told, train, values_of, write
 
 import fpt
-from fpt.args import DataArguments, parse
+from fpt.args import DataArguments
+from fpt.cli import parse
 from fpt.errors import FPTError
 
 SMALL = {"image_size": 16}

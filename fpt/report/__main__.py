@@ -11,11 +11,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fpt.cli import read_arguments
 from fpt.errors import FPTError, cli
 from fpt.files import write_text
 from fpt.output_paths import check_output_file
 from fpt.report.page import build
 from fpt.report.runs import find_runs
+
+# Whose attention is shown.
+MOST_SAMPLES = 10_000
 
 
 def main() -> None:
@@ -28,10 +32,12 @@ def main() -> None:
     parser.add_argument("--title", default="Frozen pretrained transformers", help="of the page")
     parser.add_argument("--samples", type=int, default=6, help="test samples to show the attention of (0: none)")
     parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py, to look into the models")
-    args = parser.parse_args()
+    args = read_arguments(parser)
+    if not 0 <= args.samples <= MOST_SAMPLES:
+        raise FPTError(f"--samples {args.samples} must be at least 0 and at most {MOST_SAMPLES:,}")
+    if args.data_dir and not args.samples:
+        raise FPTError("--data_dir is not read: --samples 0 looks into no model. Leave it out")
     output = check_report(args.output, args.runs)
-    if args.samples < 0:
-        raise FPTError(f"--samples {args.samples} must be at least 0")
     page, text = build(find_runs(args.runs), args.title, args.samples, args.data_dir, print)
     write_text(output, page)
     write_text(output.with_suffix(".md"), text)

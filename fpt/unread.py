@@ -1,0 +1,177 @@
+"""Flags that were given and that the chosen task or model does not read.
+
+A run that ignored them would not be the one that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpt.args import DataArguments, ModelArguments, as_dict, own_options
+from fpt.backbones import RANDOM, RUN, backbone_names, is_drawn
+from fpt.baselines import MODELS, Estimator, Model
+from fpt.baselines.frozen import Frozen
+from fpt.errors import FPTError
+from fpt.tasks import TASKS, GeneratedTask, Task
+from fpt.tasks.audio import AudioTask
+from fpt.tasks.images import ImageTask
+from fpt.tasks.rows import NumberRows
+from fpt.tasks.text import Smiles
+from fpt.tuning import parse_parts
+
+if TYPE_CHECKING:
+    from fpt.cli import Training
+
+OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
+OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
+OF_NUMBERS = ("numbers_per_token", "standardise")
+OF_TEXT = ("tokenizer", "vocab_size", "augment")
+# All that an estimator reads of how others are trained.
+OF_ESTIMATORS = ("output_dir", "overwrite", "seed")
+Reasons = dict[str, str]
+
+
+def unread_flags(found: Training) -> Reasons:
+    """Why flags that were given are not read, by name.
+
+    Raises:
+        FPTError: there is no such task or model.
+    """
+    given = found.given
+    model = MODELS[found.model.model]
+    reasons = found.training.unread(given)
+    for one in found.more:
+        reasons |= one.unread(given) if hasattr(one, "unread") else {}
+    reasons |= _unread_by_model(model, found.model, given)
+    if isinstance(model, Estimator):
+        of_training = [name for name in as_dict(found.training) if name not in OF_ESTIMATORS]
+        why = f"--model {model.name} is fitted at once, without steps or a checkpoint"
+        reasons |= {name: why for name in (*of_training, *OF_TEXT, "max_length") if name in given}
+    task = _task(found.data)
+    if task is not None:
+        reasons |= _unread_by_task(task, found.data, model, given)
+        if isinstance(model, Frozen):
+            reasons |= _unread_by_input(task, found.model, given)
+    return reasons
+
+
+def _task(data: DataArguments) -> Task | GeneratedTask | None:
+    """The task as its options want it; None where only the data itself says what it is, or the options make no sense."""
+    task = TASKS[data.dataset]
+    if data.options.get("input_type", "") is None:
+        return None
+    try:
+        return task.configured(own_options(task.options, data.options, task.name))
+    except FPTError:
+        return None
+
+
+def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str]) -> Reasons:
+    own = [name for name in as_dict(args) if name not in ("model", "model_options")]
+    if not isinstance(model, Frozen):
+        reasons = {name: f"it is for a frozen core; --model {model.name} has none" for name in own if name in given}
+        if "embedding_lr_scale" in given:
+            reasons["embedding_lr_scale"] = f"--model {model.name} has no input embedding of its own rate"
+        if args.model_options.get("ast_checkpoint"):
+            names = ("ast_width", "ast_layers", "ast_heads")
+            reasons |= {name: "--ast_checkpoint has its own shape" for name in names if name in given}
+        return reasons
+    reasons = {
+        name: f"--model {model.name} stands for --{name} {value}"
+        for name, value in model.fixed.items()
+        if name in given and getattr(args, name) != value
+    }
+    parts = parse_parts(model.fixed.get("tune", args.tune))
+    if "lora" not in parts:
+        reasons |= {name: "it is for --tune lora" for name in ("lora_rank", "lora_alpha") if name in given}
+    if "in" not in parts and "embedding_lr_scale" in given:
+        reasons["embedding_lr_scale"] = f"--tune {args.tune} leaves the input layer as it is"
+    return reasons | _unread_by_backbone(model.fixed.get("backbone", args.backbone), given)
+
+
+def _unread_by_backbone(name: str, given: Collection[str]) -> Reasons:
+    reasons = {}
+    if "backbone_seed" in given and not is_drawn(name):
+        reasons["backbone_seed"] = f"it is for random cores; --backbone {name} has weights"
+    path = Path(name).expanduser()
+    shape = name.removeprefix(RANDOM)
+    here = path.exists() or name.startswith(RUN) or path.suffix == ".gguf"
+    drawn = is_drawn(name) and (shape in backbone_names() or Path(shape).expanduser().exists())
+    if "backbone_revision" in given and (here or drawn):
+        reasons["backbone_revision"] = f"--backbone {name} is not from the Hub"
+    return reasons
+
+
+def _unread_by_task(task: Task | GeneratedTask, data: DataArguments, model: Model, given: Collection[str]) -> Reasons:
+    if isinstance(task, GeneratedTask):
+        names = ("data_dir", "cache_dir", "num_proc", "max_bad_fraction", "max_length", "keep_notation", *OF_TEXT)
+        return {name: f"{task.name} is generated, from no files and without text" for name in names if name in given}
+    reasons: Reasons = {}
+    tokenizer = task.tokenizer and (data.tokenizer or task.tokenizer)
+    if tokenizer is None:
+        reasons |= dict.fromkeys(OF_TEXT, f"{task.name} is made of numbers, not of text")
+        if isinstance(task, ImageTask | AudioTask):
+            reasons["max_length"] = (
+                f"patches and --{'seconds' if isinstance(task, AudioTask) else 'patch_size'} say how long a sample is"
+            )
+    elif tokenizer != "bpe":
+        reasons["vocab_size"] = f"it is for --tokenizer bpe; {task.name} is cut by {tokenizer}"
+    if not isinstance(getattr(task, "modality", None), Smiles):
+        reasons |= dict.fromkeys(("augment", "keep_notation"), f"it is for SMILES; {task.name} has none")
+    elif model.name == "mat":
+        reasons |= dict.fromkeys((*OF_TEXT, "max_length"), "--model mat reads molecules as graphs")
+    reasons |= _unread_options(task, data)
+    return {name: why for name, why in reasons.items() if name in given}
+
+
+def _unread_options(task: Task, data: DataArguments) -> Reasons:
+    """Of the options of a user's own data and of sounds."""
+    options = data.options
+    reasons: Reasons = {}
+    kinds = (("sound", AudioTask, OF_SOUND), ("pictures", ImageTask, OF_PICTURES), ("numbers", NumberRows, OF_NUMBERS))
+    for what, kind, names in kinds:
+        if not isinstance(task, kind):
+            reasons |= {name: f"it is for {what}; {task.name} has none" for name in names if name in options}
+    if not isinstance(task, AudioTask | ImageTask):
+        reasons["patch_size"] = f"it is for pictures and sound; {task.name} has none"
+    if isinstance(task, AudioTask):
+        raw = options.get("features") == "raw"
+        unused = ("num_mels", "frames_per_token") if raw else ("patch_size",)
+        reasons |= dict.fromkeys(unused, f"--features {options.get('features')} has none")
+    kind_of_label = options.get("label_type")
+    if kind_of_label is not None and kind_of_label != "multilabel":
+        reasons["label_delimiter"] = "it is for --label_type multilabel"
+    if kind_of_label in ("number", "multilabel"):
+        reasons["positive_label"] = "it is for two classes"
+    if kind_of_label == "number":
+        reasons["label_case"] = "it is for classes"
+    return reasons | _unread_of_file(data)
+
+
+def _unread_of_file(data: DataArguments) -> Reasons:
+    """How a file is read, by its ending."""
+    if not data.dataset.startswith("csv:"):
+        return {}
+    names = [suffix.lower() for suffix in Path(data.dataset).suffixes if suffix.lower() not in (".gz", ".bz2", ".xz")]
+    ending = names[-1] if names else ""
+    unused = {
+        ".parquet": ("delimiter", "encoding", "sheet"),
+        ".xlsx": ("delimiter", "encoding"),
+        ".xlsm": ("delimiter", "encoding"),
+        **dict.fromkeys((".json", ".jsonl", ".ndjson"), ("delimiter", "sheet")),
+    }
+    return dict.fromkeys(unused.get(ending, ("sheet",)), f"{ending or 'such'} files have none")
+
+
+def _unread_by_input(task: Task | GeneratedTask, args: ModelArguments, given: Collection[str]) -> Reasons:
+    tokens = task.tokenizer is not None
+    reasons: Reasons = {}
+    if tokens:
+        reasons["input_positions"] = f"it is for patches of numbers; {task.name} is made of text"
+        if not args.input_layers:
+            reasons["orthogonal_gain"] = f"it is for patches of numbers and --input_layers; {task.name} is made of text"
+    if not tokens or args.input_layers:
+        reasons["input_init"] = "it is for an embedding of tokens; linear layers start orthogonal"
+    return {name: why for name, why in reasons.items() if name in given}
