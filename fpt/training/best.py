@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 
 from fpt.checkpoint import WEIGHTS, load_tuned, read_config
@@ -40,20 +39,7 @@ def read(output: Path) -> Best:
         FPTError: it is missing or damaged.
     """
     config = read_config(output / FOLDER)
-    try:
-        return TypeAdapter(Best).validate_python(
-            {
-                "step": config.get("step"),
-                "metrics": config.get("valid_metrics"),
-                "core": config["core"],
-                "seed": config["training"]["seed"],
-                "data_sha256": config["data"]["data_sha256"],
-            },
-            strict=False,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise FPTError(f"{output / FOLDER}: {first['loc'][-1]} of its configuration: {first['msg']}") from error
+    return Best(config.step, config.valid_metrics, config.core.to_dict(), config.training.seed, config.data.data_sha256)
 
 
 def step_of(output: Path) -> int | None:
