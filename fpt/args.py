@@ -212,6 +212,7 @@ class EvaluateArguments:
     decimal: str | None = arg(None, "Decimal separator in --predict, . or , ; what its cells show when not given.")
     sheet: str | None = arg(None, "Sheet of an Excel file; the first one when not given.")
     output: str | None = arg(None, "Where predictions (CSV) or metrics (JSON) are written.")
+    fetch_data: bool = arg(False, "Fetch the dataset of the Hub that the checkpoint names, where it is not in the cache.")
     raw_cells: bool = arg(
         False,
         "Leave cells of --predict as they are. By default an apostrophe is put before texts that a spreadsheet would run as"

@@ -315,3 +315,28 @@ def test_a_configuration_that_no_reader_should_take(text: str, good: Path, tmp_p
     (tmp_path / "copy" / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(FPTError, match="can't be read"):
         read_config(tmp_path / "copy")
+
+
+def test_a_dataset_of_the_hub_is_fetched_only_when_the_user_says_so(
+    good: Path, tmp_path: Path, doors: dict[str, Door], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **_: fetched.append(names) or pytest.fail("fetched"))
+    folder = tmp_path / "copy"
+    shutil.copytree(good / "run" / "checkpoint", folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["task"] = config["data"]["arguments"]["dataset"] = "hub:stranger/data"
+    config["data"]["arguments"]["split"] = None
+    for options in ({}, {"input_type": None}):
+        (folder / "config.json").write_text(json.dumps(put(config, ("data", "arguments", "options"), options)))
+        for door in doors.values():
+            assert not goes_through(door, folder, options)
+    options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
+    (folder / "config.json").write_text(json.dumps(put(config, ("data", "arguments", "options"), options)))
+    doors["load"](folder)
+    with pytest.raises(FPTError, match=r"stranger/data of the Hub.*pass --fetch_data"):
+        doors["score"](folder)
+    assert not fetched
+    with pytest.raises(pytest.fail.Exception, match="fetched"):
+        evaluate(EvaluateArguments(checkpoint=str(folder), fetch_data=True))
+    assert fetched == [("stranger/data", None)]

@@ -36,6 +36,8 @@ from fpt.tasks import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolv
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
+# What the names of datasets of the Hub begin with.
+HUB = "hub:"
 
 
 @dataclass
@@ -88,6 +90,7 @@ def prepare(
     log: Callable[[str], None],
     data_sha256: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    fetch: bool = True,
 ) -> Prepared:
     """Return `task`'s splits from the Arrow cache, or find the raw data and preprocess it into the cache.
 
@@ -98,6 +101,7 @@ def prepare(
         seed: of the split, when --split_seed is not given.
         data_sha256: hash of the raw data that is wanted; an entry made from it is taken whatever its source was.
         tokenizer: a checkpoint's own, to go with its data: none is fetched then, whatever ``args.tokenizer`` says.
+        fetch: whether a dataset that a checkpoint names may be fetched from the Hub.
 
     Raises:
         FPTError: bad arguments, no data, or tokens that are not those of `tokenizer`.
@@ -123,6 +127,11 @@ def prepare(
                 _sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
                 return _with_tokens_of(tokenizer, data_sha256, _load(entry.parent, task, args))
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
+    if not fetch and task.name.startswith(HUB) and not user_path(task.name.removeprefix(HUB)).exists():
+        raise FPTError(
+            f"the checkpoint's data is the dataset {task.name.removeprefix(HUB)} of the Hub, and it is not in the cache; pass"
+            " --fetch_data to fetch it"
+        )
     source = task.locate(args, lambda line: log(f"data: {line}"))
     key = _key(request, source)
     entry, lock = folder / key, root / "locks" / f"{slug(task.name)}-{key}"

@@ -40,6 +40,8 @@ def run(args: EvaluateArguments) -> None:
     task, data = task_of(config, folder, data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     if args.raw_cells and not args.predict:
         raise FPTError("--raw_cells is about the file of --predict; give both or none")
+    if args.fetch_data and args.predict:
+        raise FPTError("--fetch_data is about the data of the training, which --predict does not read; leave it out")
     inputs = _inputs(args, task, config, say) if args.predict else None
     if inputs is None and args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
@@ -58,7 +60,7 @@ def run(args: EvaluateArguments) -> None:
     seed, wanted = config.data.request.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
         say = accelerator.print if accelerator.is_main_process else _silent
-        prepared = prepare(task, data, seed, say, wanted, tokenizer)
+        prepared = prepare(task, data, seed, say, wanted, tokenizer, args.fetch_data)
     _check_same_data(prepared, config, folder)
     with understood(folder):
         predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)

@@ -9,7 +9,7 @@ from fpt.args import DataArguments, changed
 from fpt.baselines import MODELS
 from fpt.checkpoint import CheckpointConfig
 from fpt.checkpoint.load import understood
-from fpt.data.cache import check_arguments
+from fpt.data.cache import HUB, check_arguments
 from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
 from fpt.tasks import TASKS, GeneratedTask, Task, resolve
@@ -29,6 +29,9 @@ def task_of(config: CheckpointConfig, folder: Path, **changes: Any) -> tuple[Tas
     arguments = changed(config.data.arguments, **changes)
     if task.options is not None:
         as_type(task.options, arguments.options, "data.arguments.options")
+    if config.task.startswith(HUB) and arguments.options.get("input_type") is None:
+        # The dataset would be asked, which means that it is fetched.
+        raise FPTError(f"{folder}: data.arguments.options.input_type is missing; copy the checkpoint again")
     with understood(folder):
         task, arguments = resolve(task, arguments, MODELS[config.model].view)
         if isinstance(config.input, Tokens) != (arguments.tokenizer is not None):

@@ -17,6 +17,7 @@ from fpt.data.schema import SPLIT
 from fpt.data.table import Table, TableOptions, frame_of, printable
 from fpt.errors import FPTError
 from fpt.files import user_path
+from fpt.pretrained import announce
 from fpt.tasks import TASKS
 from fpt.tasks.audio import AudioOptions
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
@@ -119,6 +120,8 @@ class HubReader(Reader):
         folder = user_path(self.where)
         if folder.is_dir():
             _check_names(folder)
+        elif not folder.exists():
+            announce(self.where, None)
         try:
             if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():  # by save_to_disk
                 saved = load_from_disk(str(folder))
