@@ -22,39 +22,33 @@ The file (YAML)::
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
 import shlex
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, arg, flags, flat
+from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
+from fpt.cells import Cell, Row, Runner, finished
 from fpt.checks import Range, check_ranges, check_types
 from fpt.cli import parse, read_training, refuse_unread
 from fpt.config_file import Configuration
-from fpt.disk import refusals
 from fpt.errors import FPTError, cli, did_you_mean
-from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
+from fpt.experiment_table import table
 from fpt.files import slug, write_json, write_text
 from fpt.output_paths import check_output_folder
-from fpt.results import LOWER_IS_BETTER, RESULTS_FILE, is_better, shown_metric, shown_spread
-from fpt.run_results import read_results
+from fpt.results import LOWER_IS_BETTER, is_better
 from fpt.tasks import TASKS, GeneratedTask
 from fpt.unread import unread_flags
 
-ROOT = Path(__file__).parent.parent
 TABLE, ABOUT = "table.md", "experiment.json"
+__all__ = ["Cell", "Row", "Runner", "finished"]  # of `fpt.cells`
 # Arguments that tell the cells of a row apart, or how one is started.
 CELLS_OWN = ("seed", "output_dir", "resume", "overwrite", "config")
 
@@ -85,16 +79,6 @@ class ExperimentArguments:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table."""
-
-    name: str
-    arguments: dict[str, Any]
-    published: dict[str, float] = field(default_factory=dict)
-    source: str = ""
-
-
-@dataclass(frozen=True)
 class Experiment:
     """What a file says, for one budget."""
 
@@ -103,30 +87,6 @@ class Experiment:
     budget: str
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of the table."""
-
-    row: Row
-    seed: int
-    folder: Path
-    arguments: dict[str, Any]
-
-    def command(self, launcher: Sequence[str], **more: Any) -> list[str]:
-        """The command that runs it."""
-        values = {**self.arguments, **more, "seed": self.seed, "output_dir": str(self.folder)}
-        return [*launcher, "train.py", *flags(values)]
-
-    @property
-    def results(self) -> dict[str, Any] | None:
-        """Its results, when it is finished.
-
-        Raises:
-            FPTError: they can't be read.
-        """
-        return read_results(self.folder).values if (self.folder / RESULTS_FILE).exists() else None
 
 
 def read_experiment(path: Path, budget: str) -> Experiment:
@@ -180,119 +140,39 @@ def _data_of(row: Row, data_dir: str | None) -> dict[str, Any]:
     return {"data_dir": data_dir} if data_dir and not isinstance(task, GeneratedTask) else {}
 
 
-class Runner:
-    """Runs cells, each in a process of its own that is told to stop when we are.
-
-    Args:
-        launcher: words before ``train.py``.
-        say: hears what happens, a line at a time.
-    """
-
-    def __init__(self, launcher: Sequence[str], say: Callable[[str], None] = print) -> None:
-        self.launcher, self.say = list(launcher), say
-        self.running: set[subprocess.Popen[bytes]] = set()
-        self.stopped = False
-
-    def run(self, cells: Sequence[Cell], jobs: int) -> list[Cell]:
-        """Run what is not finished.
-
-        Returns:
-            The cells that failed.
-
-        Raises:
-            FPTError: a folder holds a run with other arguments; nothing was started then.
-        """
-        todo = [cell for cell in cells if not finished(cell)]
-        self.say(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished")
-        with self._until_signal(), ThreadPoolExecutor(jobs) as pool:
-            well = list(pool.map(self._one, todo))
-        return [cell for cell, good in zip(todo, well, strict=True) if not good]
-
-    def _one(self, cell: Cell) -> bool:
-        if self.stopped:
-            return False
-        # An estimator has no states to go on from; what it left is begun anew.
-        stopped = (cell.folder / "run.json").exists()
-        states = any((cell.folder / "state").glob("step-*")) if stopped else False
-        more = {"resume": True} if states else {"overwrite": True} if stopped else {}
-        log = cell.folder.with_suffix(".log")
-        with refusals(f"{log} can't be written"):
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.touch()
-        self.say(f"{cell.row.name}, seed {cell.seed}: {'going on' if states else 'started'}; {log}")
-        with open(log, "ab") as file:
-            command = cell.command(self.launcher, **more)
-            with refusals(f"{log} can't be written"):
-                file.write(f"$ {shlex.join(command)}\n".encode())
-                file.flush()
-            process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-            self.running.add(process)
-            status = process.wait()
-            self.running.discard(process)
-        results = cell.results
-        if results is None:
-            self.say(f"{cell.row.name}, seed {cell.seed}: status {status}, no results: {_last_words(log)}")
-            return False
-        primary = results["primary_metric"]
-        score, seconds = results["metrics"]["test"][primary], results["wall_seconds"]
-        self.say(f"{cell.row.name}, seed {cell.seed}: test {primary} {shown_metric(score)}, {seconds:.0f} s")
-        return True
-
-    @contextlib.contextmanager
-    def _until_signal(self) -> Iterator[None]:
-        def stop(number: int, frame: Any) -> None:
-            self.stopped = True
-            for process in list(self.running):
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGTERM)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def finished(cell: Cell) -> bool:
-    """Whether the cell has results, of the arguments that it has now.
-
-    Raises:
-        FPTError: of others.
-    """
-    results = cell.results
-    if results is None:
-        return False
-    did = flat(results["arguments"])
-    for name, value in {**cell.arguments, "seed": cell.seed}.items():
-        if name != "data_dir" and name in did and str(did[name]) != str(value):
-            raise FPTError(
-                f"{cell.folder} is a run with --{name} {did[name]}, the experiment now says {value}; remove it or give another"
-                " --output_dir"
-            )
-    return True
+class NoTrialError(FPTError):
+    """No trial of a sweep ended well."""
 
 
 def best_value(runner: Runner, row: Row, cells: Sequence[Cell], name: str, jobs: int) -> Any:
     """Run the trials of a sweep, and return the value that is best on the validation split.
 
     Raises:
-        FPTError: no trial ended well.
+        NoTrialError: none ended well.
     """
     if logged_in():
-        wandb_sweep(runner, cells, name)
+        try:
+            wandb_sweep(runner, cells, name)
+        except FPTError:
+            raise
+        except Exception as error:  # whatever a tracker raises: the trials need none of it
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            runner.say(f"warning: the wandb sweep failed ({why}); its trials are run without it")
+            runner.run([cell for cell in cells if cell.folder not in runner.reasons], jobs)
     else:
         runner.run(cells, jobs)
+    done = [(cell, results) for cell in cells if (results := cell.results)]
     best: tuple[float | None, Any] | None = None
-    for cell in cells:
-        if (results := cell.results) is None:
-            continue
+    for cell, results in done:
         primary = results["primary_metric"]
         score = results["metrics"]["valid"][primary]
         if best is None or is_better(primary, score, best[0]):
             best = score, cell.arguments[name]
     if best is None:
-        raise FPTError(f"{row.name}: no trial of --sweep {name} ended well")
+        raise NoTrialError(f"{row.name}: no trial of --sweep {name} ended well")
+    if len(done) < len(cells):
+        failed = ", ".join(str(cell.arguments[name]) for cell in cells if not cell.results)
+        runner.say(f"{row.name}: {len(done)} of {len(cells)} trials of --sweep {name} ended well, not {failed}")
     return best[1]
 
 
@@ -324,48 +204,6 @@ def wandb_sweep(runner: Runner, cells: Sequence[Cell], name: str) -> None:
     wandb.agent(sweep, trial, count=len(cells), project="fpt")
 
 
-def table(experiment: Experiment, cells: Sequence[Cell], launcher: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
-    """The table as Markdown, and its rows as JSON values."""
-    rows: list[dict[str, Any]] = []
-    for row in experiment.rows:
-        own = [cell for cell in cells if cell.row.name == row.name]
-        found = [results for cell in own if (results := cell.results)]
-        if not own:
-            continue
-        command = shlex.join(Cell(row, 0, Path("DIR"), own[0].arguments).command(launcher)).replace("--seed 0", "--seed SEED")
-        rows.append(
-            {
-                "name": row.name,
-                "published": row.published,
-                "source": row.source,
-                "seeds": [results["seed"] for results in found],
-                "steps": sorted({results["steps"] for results in found}),
-                "core": sorted({str(results["core"]["name"]) for results in found}),
-                "primary_metric": found[0]["primary_metric"] if found else None,
-                "metrics": {split: _spread([r["metrics"][split] for r in found]) for split in ("valid", "test")} if found else {},
-                "wall_seconds": round(float(np.mean([r["wall_seconds"] for r in found])), 1) if found else None,
-                "command": command,
-                "runs": [str(cell.folder) for cell in own],
-            }
-        )
-    primary = next((row["primary_metric"] for row in rows if row["primary_metric"]), None)
-    metrics = experiment.metrics or ((primary,) if primary else ())
-    head = ["row", "core", "seeds", "steps", *(f"test {m}" for m in metrics), *(f"published {m}" for m in metrics), "seconds"]
-    about = f"Budget {markdown_code(experiment.budget)}; mean ± standard deviation over seeds, on the test split."
-    texts = []
-    for made in rows:
-        scores = [_cell_text(made["metrics"].get("test", {}).get(m)) for m in metrics]
-        published = [shown_metric(made["published"][m]) if m in made["published"] else "" for m in metrics]
-        steps = ", ".join(f"{s:,}" for s in made["steps"])
-        seconds = f"{made['wall_seconds'] or 0:,.0f}"
-        texts.append([made["name"], ", ".join(made["core"]), str(len(made["seeds"])), steps, *scores, *published, seconds])
-    lines = [f"# {markdown(experiment.title)}", "", about, "", *markdown_table(head, texts)]
-    if sources := {row["source"] for row in rows if row["source"]}:
-        lines += ["", f"Published values: {markdown('; '.join(sorted(sources)))}."]
-    lines += ["", "Each row again:", "", markdown_block("\n".join(row["command"] for row in rows)), ""]
-    return "\n".join(lines), rows
-
-
 def run(args: ExperimentArguments) -> int:
     """What the command does; returns how many cells failed."""
     experiment = read_experiment(Path(args.file), args.budget)
@@ -378,15 +216,18 @@ def run(args: ExperimentArguments) -> int:
             print(shlex.join(cell.command(shown)))
         return 0
     runner = Runner(launcher)
+    todo = cells
     if args.sweep:
-        cells = _swept(runner, cells, folder, *parse_sweep(args.sweep), args.jobs)
-    failed = runner.run(cells, args.jobs)
-    text, rows = table(experiment, cells, shown)
+        cells, todo = _swept(runner, cells, folder, *parse_sweep(args.sweep), args.jobs)
+    runner.run(todo, args.jobs)
+    text, rows = table(experiment, cells, shown, runner.reasons)
     write_text(folder / TABLE, text)
     about = {"name": experiment.name, "title": experiment.title, "budget": experiment.budget, "metrics": experiment.metrics}
     write_json(folder / ABOUT, {**about, "rows": rows})
     print(f"\n{text}\n{folder / TABLE}")
-    return len(failed)
+    if runner.by_hand:
+        raise KeyboardInterrupt
+    return sum(len(row["failed"]) for row in rows)
 
 
 def parse_sweep(text: str) -> tuple[str, list[str]]:
@@ -402,46 +243,29 @@ def parse_sweep(text: str) -> tuple[str, list[str]]:
     return name.strip("- "), [value.strip() for value in values.split(",")]
 
 
-def _swept(runner: Runner, cells: Sequence[Cell], folder: Path, name: str, values: list[str], jobs: int) -> list[Cell]:
-    """The cells with the best value of a sweep of each row."""
-    out = []
+def _swept(
+    runner: Runner, cells: Sequence[Cell], folder: Path, name: str, values: list[str], jobs: int
+) -> tuple[list[Cell], list[Cell]]:
+    """All cells, with the best value of a sweep of each row, and those of them that can be run: of rows with a best value."""
+    out, todo = [], []
     for row in dict.fromkeys(cell.row.name for cell in cells):
         own = [cell for cell in cells if cell.row.name == row]
         trials = [
             Cell(own[0].row, 1, folder / slug(row) / f"sweep-{name}" / slug(value), {**own[0].arguments, name: value})
             for value in values
         ]
-        best = best_value(runner, own[0].row, trials, name, jobs)
+        try:
+            best = best_value(runner, own[0].row, trials, name, jobs)
+        except NoTrialError as error:
+            runner.say(f"{error}; the row is left out")
+            runner.reasons |= {cell.folder: f"no trial of --sweep {name} ended well" for cell in own}
+            out += own
+            continue
         runner.say(f"{row}: --{name} {best} is best on validation")
-        out += [Cell(cell.row, cell.seed, cell.folder, {**cell.arguments, name: best}) for cell in own]
-    return out
-
-
-def _spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | int]]:
-    """Mean and sample standard deviation of each metric over runs."""
-    out: dict[str, dict[str, float | int]] = {}
-    for name in metrics[0]:
-        values = [float(m[name]) for m in metrics if m.get(name) is not None]  # type: ignore[arg-type]
-        if values:
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            out[name] = {"mean": float(np.mean(values)), "std": deviation, "n": len(values)}
-    return out
-
-
-def _cell_text(value: Mapping[str, float | int] | None) -> str:
-    if value is None:
-        return "-"
-    return shown_spread(value["mean"], value["std"]) if value["n"] > 1 else shown_metric(value["mean"])
-
-
-def _last_words(log: Path) -> str:
-    lines = [
-        line.strip()
-        for line in log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
-        if line.strip()
-    ]
-    errors = [line for line in lines if line.startswith("error:")]
-    return (errors or lines or [""])[-1]
+        with_best = [Cell(cell.row, cell.seed, cell.folder, {**cell.arguments, name: best}) for cell in own]
+        out += with_best
+        todo += with_best
+    return out, todo
 
 
 def _row(path: Path, said: dict[str, Any], row: dict[str, Any], budget: str) -> Row:

@@ -51,6 +51,7 @@ def switched_on(name: str) -> bool:
     variable = f"ACCELERATE_USE_{name}"
     said = os.environ.get(variable, "").strip()
     if not said:
+        os.environ.pop(variable, None)  # accelerate can't read an empty one
         return False
     try:
         on = bool(str_to_bool(said))
@@ -101,8 +102,8 @@ def check_launcher(args: TrainArguments, model_args: ModelArguments) -> None:
         FPTError: names both.
     """
     check_environment()
-    if os.environ.get(STEPS, "").lower() == AUTO:
-        del os.environ[STEPS]  # accelerate reads a number there
+    if os.environ.get(STEPS, AUTO).strip().lower() in ("", AUTO):
+        os.environ.pop(STEPS, None)  # accelerate reads a number there
     _agree(STEPS, os.environ.get(STEPS), "gradient_accumulation_steps", args.gradient_accumulation_steps)
     _agree(CLIPPING, os.environ.get(CLIPPING), "max_grad_norm", args.max_grad_norm)
     if switched_on("FSDP"):

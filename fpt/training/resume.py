@@ -154,7 +154,7 @@ def _check_progress(folder: Path, info: StateInfo) -> None:
     if (progress.best_step not in steps) if steps else (progress.best_step or progress.best_metrics):
         raise ValueError(f"{state.INFO}: there was no evaluation after its best step, {progress.best_step}")
     for name, kind in (("name", str), ("sha256", str | None)):
-        if not isinstance(info.core.get(name), kind):
+        if name not in info.core or not isinstance(info.core[name], kind):
             raise ValueError(f"{state.INFO}: core has no {name}")
 
 
