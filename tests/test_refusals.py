@@ -22,6 +22,7 @@ from fpt.cli import parse, parse_training
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
 from fpt.report.__main__ import main as report
+from fpt.run_dir import repair
 from fpt.tasks import TASKS
 from fpt.training import run
 
@@ -183,7 +184,8 @@ def test_what_a_killed_write_left_is_put_right(tmp_path: Path) -> None:
         state.save(tmp_path / "state", step, {"x": torch.full((2,), float(step))}, {"progress": {}}, 2)
     # Killed between the two renames of a write, and in the middle of another.
     (tmp_path / "state" / "step-00000002").rename(tmp_path / "state" / ".step-00000002.old")
-    (tmp_path / "state" / ".step-00000003.new.7").mkdir()
+    (tmp_path / "state" / ".step-00000003.new.abcd1234").mkdir()
+    repair(tmp_path)
     found = state.latest(tmp_path / "state", print)
     assert found is not None
     assert found[0]["x"].tolist() == [2.0, 2.0]
