@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate import Accelerator
@@ -50,6 +51,7 @@ from fpt.errors import FPTError, cli
 from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.flops import matmul_peak, step_flops
 from fpt.parallel import training_accelerator
+from fpt.pretrained import fetch, open_model, read_config
 from fpt.tasks import TASKS, resolve
 from fpt.together import one_by_one
 from fpt.training import Job, Loop, learn
@@ -144,7 +146,7 @@ def freeze(core: nn.Module) -> None:
 
 def without_table(folder: Path) -> GPT2Model:
     """The core, without the input table that nobody uses here."""
-    core = GPT2Model.from_pretrained(folder)
+    core: Any = open_model(fetch(folder), GPT2Model)
     core.set_input_embeddings(None)
     return core
 
@@ -321,9 +323,8 @@ def paper(clone: Path) -> Any:
 
         inputs, output = prepared.input, prepared.output
         ids = inputs.column == "input_ids"
-        load, config = GPT2Model.from_pretrained, GPT2Config.from_pretrained(folder)
-        GPT2Model.from_pretrained = lambda name: load(folder)  # type: ignore
-        try:
+        config: Any = read_config(fetch(folder))
+        with mock.patch.object(GPT2Model, "from_pretrained", lambda name: open_model(fetch(folder), GPT2Model)):
             model = Theirs(
                 inputs.vocab_size if ids else inputs.dim,  # type: ignore[attr-defined]
                 output.size,
@@ -333,8 +334,6 @@ def paper(clone: Path) -> Any:
                 use_embeddings_for_in=ids,
                 dropout=float(config.resid_pdrop),
             )
-        finally:
-            GPT2Model.from_pretrained = load  # type: ignore[method-assign]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model, stream = model.to(device), random_stream(prepared, batch)
         # Their trainer makes numpy arrays of it, which have no bf16.

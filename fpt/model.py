@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fpt.backbones import DTYPES, Core, Family
 from fpt.baselines import Network
+from fpt.data.open_tokenizer import native
 from fpt.errors import FPTError
 from fpt.inputs import Input, PatchEmbedding, Patches
 from fpt.outputs import Output
@@ -217,8 +218,14 @@ def _init_table(embedding: nn.Embedding, core: Core, tokenizer: PreTrainedTokeni
         from_core = False
     else:
         table = table.float()
-        for token, index in tokenizer.get_vocab().items():
-            embedding.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)
+        try:
+            with native():
+                for token, index in tokenizer.get_vocab().items():
+                    embedding.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)
+        except ValueError as error:
+            raise FPTError(
+                f"the tokenizer of backbone {core.spec.name!r} fails on the text of a token ({error}); give --input_init normal"
+            ) from error
     embedding.weight.mul_(scale)
     start = "the core's embedding of each token's text" if from_core else f"a normal with std {core.input_std:.4f}"
     return start if scale == 1 else f"{start}, times {scale:g}"

@@ -15,10 +15,10 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import constants, snapshot_download
@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 from transformers.initialization import no_init_weights
 
 from fpt.errors import FPTError
-from fpt.untrusted import read_json
+from fpt.untrusted import read_json, short
 
 # transformers asks on the terminal for so many seconds whether a repository's code may run; with 0 it never asks.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
@@ -55,18 +55,14 @@ ELSEWHERE = {
     *("torchscript", "tokenizer_file", "vocab_file", "processor_class", "feature_extractor_type"),
 }
 ENTRIES = {"model_type", "rope_scaling"}  # attributes of configuration classes that are entries of files too
+FIELDS = {field.name for field in fields(cast(Any, PreTrainedConfig))}
 # Models of another library, which fetches them by name.
 OTHER_LIBRARIES = ("timm_backbone", "timm_wrapper")
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Files of a model on this machine.
-
-    Attributes:
-        folder: that they are in.
-        revision: commit of the Hub; None for a folder of the user's.
-    """
+    """The folder with a model's files, and the commit of the Hub that they are from; None for a folder of the user's."""
 
     folder: Path
     revision: str | None = None
@@ -106,6 +102,8 @@ def _download(name: str, revision: str | None, files: Iterable[str]) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise OSError(f"can't connect to the Hub for {name}, and there is no copy in its cache") from error
+    except Exception as error:  # which HTTP client it uses is huggingface_hub's own affair
+        raise OSError(f"the Hub does not give {name}, revision {revision or 'main'}: {short(error)}") from error
 
 
 def shards(folder: Path) -> list[str]:
@@ -158,9 +156,6 @@ def _describes_a_model(name: str) -> bool:
     return not (name.startswith("_") or name in ELSEWHERE or (name not in FIELDS and hasattr(PreTrainedConfig, name)))
 
 
-FIELDS = set(getattr(PreTrainedConfig, "__dataclass_fields__", {}))
-
-
 def config_from_dict(values: Mapping[str, Any]) -> PreTrainedConfig:
     """The configuration that `values` describe (``PreTrainedConfig.to_dict``), cleaned.
 
@@ -211,7 +206,7 @@ def open_model(
 
     Args:
         config: of the model, where it was read already or changed.
-        new: start of the names of weights that may be missing or of another shape, and are then made new.
+        new: start of the names of weights that may be missing or of another shape, and are made new then.
         options: of the class.
 
     Raises:
@@ -225,7 +220,7 @@ def open_model(
         wanted = sum(p.numel() for n, p in build(model_class, config, **options).named_parameters() if not _is_new(n, new))
     if wanted > (held := _numbers(found.folder, names)) * 1.5 + 1e6:
         raise ValueError(f"its {CONFIG} describes a model of {wanted:,} numbers, and its weights are {held:,}")
-    with _shown(found.folder, names if names == [WEIGHTS] else [*names, INDEX]) as folder, sealed():
+    with _shown(found.folder, [*names, INDEX]) as folder, sealed():
         model, loading = model_class.from_pretrained(
             folder,
             config=config,
@@ -344,8 +339,8 @@ def _temporary() -> Iterator[Path]:
 
 
 def _link(source: Path, target: Path) -> None:
-    make: Callable[[], Any]
-    for make in (lambda: target.symlink_to(source.resolve()), lambda: os.link(source.resolve(), target)):
+    for make in (os.symlink, os.link, shutil.copyfile):
         with contextlib.suppress(OSError):  # Windows has no symbolic links for everyone, and hard ones on one drive only
-            return make()
-    shutil.copyfile(source, target)
+            make(source.resolve(), target)
+            return
+    raise OSError(f"{source} can't be linked or copied to {target.parent}")

@@ -20,7 +20,7 @@ from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
-from fpt.pretrained import fetch, open_model, read_config
+from fpt.pretrained import config_from_dict, fetch, open_model, read_config
 from fpt.tasks.audio import AudioTask
 from fpt.untrusted import short
 
@@ -85,7 +85,9 @@ class Ast(NetworkModel):
 
         made: Any = ASTConfig
         if "config" in shape:  # of a checkpoint of ours
-            return AstNetwork(ASTForAudioClassification(made(**shape["config"], num_labels=output.size)))
+            known: Any = config_from_dict({**{k: shape["config"][k] for k in SHAPE}, "model_type": ASTConfig.model_type})
+            known.num_labels = output.size
+            return AstNetwork(ASTForAudioClassification(known))
         config = made(
             hidden_size=options["ast_width"],
             num_hidden_layers=options["ast_layers"],

@@ -125,7 +125,7 @@ def prepare(
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
                 _sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
-                return _with_tokens_of(tokenizer, data_sha256, _load(entry.parent, task, args))
+                return _check_tokens(_load(entry.parent, task, args), tokenizer, data_sha256)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     if not fetch and task.name.startswith(HUB) and not user_path(task.name.removeprefix(HUB)).exists():
         raise FPTError(
@@ -144,10 +144,10 @@ def prepare(
                 what = f"the cache {root} can't be written"
                 with refusals(what, root), _work_folder(root / "work" / lock.name, locked) as work:
                     build_entry(entry, work, task, args, request, source, tokenizer)
-                return _with_tokens_of(tokenizer, data_sha256, _load(entry, task, args))
+                return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
     _sweep_work(root, lock.name)
-    return _with_tokens_of(tokenizer, data_sha256, _load(entry, task, args))
+    return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
 
 
 def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -156,20 +156,21 @@ def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer
         raise FPTError(f"the checkpoint names the tokenizer {args.tokenizer!r} and has none beside it; copy it again")
 
 
-def _with_tokens_of(tokenizer: PreTrainedTokenizerBase | None, wanted: str | None, prepared: Prepared) -> Prepared:
-    """`prepared`, if its ids mean what they mean in `tokenizer`; other data than was asked for has other ids.
+def _check_tokens(prepared: Prepared, tokenizer: PreTrainedTokenizerBase | None, data_sha256: str | None) -> Prepared:
+    """`prepared`, if its ids mean what they mean in a checkpoint's `tokenizer`; of other data nothing is said here.
 
     Raises:
         FPTError: they do not.
     """
-    if tokenizer is None or prepared.tokenizer is None or prepared.manifest["data_sha256"] != wanted:
+    own = prepared.tokenizer
+    if tokenizer is None or own is None or prepared.manifest["data_sha256"] != data_sha256:
         return prepared
-    if tokenizer_sha256(tokenizer) == tokenizer_sha256(prepared.tokenizer):
-        return prepared
-    raise FPTError(
-        f"the tokenizer that {prepared.manifest['origin']} gives now is not the checkpoint's (another release of the tokenizers"
-        " library, or a changed checkpoint); score with the releases that trained it"
-    )
+    if tokenizer_sha256(tokenizer) != tokenizer_sha256(own):
+        raise FPTError(
+            f"the tokenizer that {prepared.manifest['origin']} gives now is not the checkpoint's (another release of the"
+            " tokenizers library, or a changed checkpoint); score with the releases that trained it"
+        )
+    return prepared
 
 
 def describe_request(

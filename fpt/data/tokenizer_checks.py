@@ -97,7 +97,7 @@ def check_tokenizer(tree: dict[str, Any], vocab_size: int | None = None, drop_be
     if drop_beyond and vocab_size is not None:
         added = [token for token in added if not _is_beyond(token, vocab_size)]
     _check_model(model)
-    _check_vocabulary(model["vocab"], _added_ids(added), vocab_size)
+    _check_vocabulary(model.get("vocab"), _added_ids(added), vocab_size)
     growth, count = 1, 0
     for section, (name, kinds) in SECTIONS.items():
         parts = list(_parts(tree.get(section), name, kinds, section))
@@ -195,7 +195,7 @@ def _parts(part: Any, name: str, kinds: set[str], section: str, depth: int = 0) 
     if kind == "Sequence" and isinstance(part.get(name), list) and depth < DEEPEST:
         for inner in part[name]:
             yield from _parts(inner, name, kinds, section, depth + 1)
-    elif kind in kinds:
+    elif isinstance(kind, str) and kind in kinds:
         _check_strings(part, section)
         yield part
     else:
@@ -273,7 +273,8 @@ def _precompiled_growth(table: Any) -> int:
 
 def _check_processors(parts: list[dict[str, Any]], vocab_size: int | None) -> None:
     """Refuse templates that lose the text or have it many times, and tokens around it that have no row in the embedding."""
-    copies, ids = 1, []
+    copies = 1
+    ids: list[Any] = []
     for part in parts:
         if part["type"] == "TemplateProcessing":
             copies *= _copies(part)
@@ -281,7 +282,8 @@ def _check_processors(parts: list[dict[str, Any]], vocab_size: int | None) -> No
             if not isinstance(specials, dict) or not all(isinstance(s, dict) for s in specials.values()):
                 raise FPTError("has a template without a table of its special tokens")
             for special in specials.values():
-                ids += special.get("ids") if isinstance(special.get("ids"), list) else [None]
+                own = special.get("ids")
+                ids += own if isinstance(own, list) else [None]
         elif part["type"] != "ByteLevel":
             ids += [p[1] if isinstance(p, list) and len(p) == 2 else None for p in (part.get("sep"), part.get("cls"))]
     if copies > MOST_COPIES:
@@ -289,7 +291,7 @@ def _check_processors(parts: list[dict[str, Any]], vocab_size: int | None) -> No
     if len(ids) > MOST_AROUND:
         raise FPTError(f"puts more than {MOST_AROUND:,} tokens around a text")
     for index in ids:
-        if not _is_count(index, 0) or (vocab_size is not None and index >= vocab_size):
+        if type(index) is not int or index < 0 or (vocab_size is not None and index >= vocab_size):
             raise FPTError(f"puts a token of the id {_shown(index)} around a text, which has no row in the embedding")
 
 

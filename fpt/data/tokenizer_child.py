@@ -39,7 +39,7 @@ def refused(text: str, vocab_size: int | None, probes: list[str]) -> str | None:
                 if any(index > highest for index in ids):
                     return f"it gives the id {max(ids):,}, and its vocabulary ends at {highest:,}"
     if tokenizer.decoder is not None:
-        for token in list(known)[:1000]:
+        for token in known:
             with contextlib.suppress(Exception):
                 tokenizer.decoder.decode([token])
     return None
