@@ -56,7 +56,6 @@ class DataArguments:
     options: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_ranges(self, split_seed=checks.SEED, vocab_size=checks.COUNT, max_length=checks.COUNT)
         check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
 
@@ -114,7 +113,6 @@ class ModelArguments:
     model_options: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_ranges(self, backbone_seed=checks.SEED, num_layers=checks.COUNT, lora_rank=checks.WIDTH)
         positive = checks.Range(0, 10**6, above=True)
         check_ranges(self, lora_alpha=positive, orthogonal_gain=positive, input_scale=positive)
@@ -161,7 +159,6 @@ class TrainArguments:
     license: str | None = arg(None, "Licence of the checkpoint, for its model card: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
-        check_types(self)
         counts = (
             "max_steps",
             "per_device_batch_size",
@@ -224,7 +221,6 @@ class EvaluateArguments:
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_ranges(self, eval_batch_size=checks.COUNT, num_proc=checks.Range(1, 4096))
         check_known(self, split=SPLITS)
 

@@ -71,11 +71,12 @@ def check_types(arguments: Any) -> None:
 
 
 def check_ranges(arguments: Any, **ranges: Range) -> None:
-    """Refuse numbers outside of the range of their name; None is always allowed.
+    """Refuse what `check_types` does, and numbers outside of the range of their name; None is always allowed.
 
     Raises:
         FPTError: a number is refused.
     """
+    check_types(arguments)
     for name, range_ in ranges.items():
         value = getattr(arguments, name)
         if value is not None and value not in range_:
@@ -83,11 +84,12 @@ def check_ranges(arguments: Any, **ranges: Range) -> None:
 
 
 def check_known(arguments: Any, **known: Iterable[str]) -> None:
-    """Refuse names that are not known; None is always allowed.
+    """Refuse what `check_types` does, and names that are not known; None is always allowed.
 
     Raises:
         FPTError: a name is refused; the message suggests the nearest ones.
     """
+    check_types(arguments)
     for name, names in known.items():
         value = getattr(arguments, name)
         if value is not None and value not in names:

@@ -142,8 +142,7 @@ def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[st
             action.const = "true"  # read like any other text
         if action.required:
             needed.append(action)
-            if action.option_strings:
-                action.required = False
+            action.required = False
     parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign,assignment]
     parser.exit_on_error = False
     namespace = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
@@ -245,7 +244,7 @@ def parse_training(description: str, *more: type, unread: Collection[str] = (), 
     # Imported late: it knows all tasks and models.
     from fpt.unread import unread_flags
 
-    refuse_unread({**{name: why for name in unread if name in found.given}, **unread_flags(found)})
+    refuse_unread({**unread_flags(found), **{name: why for name in unread if name in found.given}})
     if os.environ.get("RANK", "0") == "0":
         for line in found.log:
             print(line)

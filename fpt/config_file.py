@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Configuration:
     Attributes:
         values: by name, as the file has them; those without a value are left out.
         is_record: whether a run wrote it; its values are then all there, defaults included.
+        left: names of what the new run does not take.
     """
 
     path: str
     values: dict[str, Any]
     is_record: bool
+    left: list[str] = field(default_factory=list)
 
     def readable(self, parser: argparse.ArgumentParser, kinds: Sequence[type], given: dict[str, Any]) -> dict[str, Any]:
         """The values as the flags of `parser` read them.
@@ -67,24 +69,24 @@ class Configuration:
             return
         kept = ("output_dir",) if given.get("resume") else ()
         for name in LEFT:
-            if name not in kept:
-                self.values.pop(name, None)
+            if name not in kept and self.values.pop(name, None) and name not in given:
+                self.left.append(name)
         # What one run alone had instead of these.
         for several, one in (("seeds", "seed"), ("learning_rates", "learning_rate")):
             if given.get(several):
                 self.values.pop(one, None)
         if {"dataset", "model"} & set(given):
-            for name in [name for name in self.values if name not in known]:
-                del self.values[name]
+            self.left += [name for name in self.values if name not in known]
+            for name in self.left:
+                self.values.pop(name, None)
 
     def told(self, taken: dict[str, Any], given: dict[str, Any]) -> list[str]:
         """Lines about what is taken from the file and what is not."""
         changed = {k: v for k, v in given.items() if k in self.values}
         flags = shlex.join(f"--{name}={value}" for name, value in given.items())
         lines = [f"config: {len(taken)} arguments from {self.path}{' (the record of a run)' if self.is_record else ''}"]
-        if self.is_record:
-            left = [f"--{name}" for name in LEFT[:-1] if name not in taken]
-            lines[0] += f"; not taken: {', '.join(left)}"
+        if self.left:
+            lines[0] += f"; not taken: {', '.join(f'--{name}' for name in self.left)}"
         if given:
             lines.append(
                 f"config: from the command line {flags}" + (f"; instead of {_listed(self.values, changed)}" if changed else "")
@@ -173,8 +175,8 @@ def _text(path: str, name: str, value: Any, kinds: Sequence[type]) -> str:
     Raises:
         FPTError: it is not one value.
     """
-    field = next(f for kind in kinds for f in fields(kind) if f.name == name)
-    if isinstance(value, bool) and "bool" not in str(field.type):
+    one = next(f for kind in kinds for f in fields(kind) if f.name == name)
+    if isinstance(value, bool) and "bool" not in str(one.type):
         raise FPTError(
             f'{path}: {name} is {str(value).lower()}; YAML reads words like no and on so: put it in quotes, {name}: "no"'
         )

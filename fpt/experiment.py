@@ -36,7 +36,7 @@ import yaml
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
 from fpt.cells import Cell, Row, Runner, finished
-from fpt.checks import Range, check_ranges, check_types
+from fpt.checks import Range, check_ranges
 from fpt.cli import parse, read_training, refuse_unread
 from fpt.config_file import Configuration
 from fpt.errors import FPTError, cli, did_you_mean
@@ -74,7 +74,6 @@ class ExperimentArguments:
     dry_run: bool = arg(False, "Print the commands and run nothing.")
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_ranges(self, seeds=Range(1, 10_000), jobs=Range(1, 1024))
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from fpt.args import TrainArguments
 from fpt.backbones import DTYPES
 from fpt.errors import FPTError
+from fpt.launch_checks import check_launch
 from fpt.launched import check_environment, switched_on, wanted_precision
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -68,6 +69,7 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
     Raises:
         FPTError: a setting makes no sense, or what the launcher was asked for would not be done.
     """
+    check_launch()
     check_environment()
     deepspeed, fsdp = switched_on("DEEPSPEED"), switched_on("FSDP")
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
@@ -89,8 +91,8 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     try:
         accelerator = OwnAccelerator(mixed_precision="no" if deepspeed else precision, **options)
-    except (ValueError, ImportError) as error:
-        raise FPTError(str(error)) from None
+    except (ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise FPTError(f"the processes or their device can't be set up: {error}") from error
     for asked, kind in ((deepspeed, DistributedType.DEEPSPEED), (fsdp, DistributedType.FSDP)):
         if asked and accelerator.distributed_type != kind:
             raise FPTError(f"the launcher asked for {kind.value}, but it would not be used; check use_cpu in the configuration")

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
-from fpt.checks import Range, check_known, check_ranges, check_types
+from fpt.checks import Range, check_known, check_ranges
 from fpt.cli import parse_training
 from fpt.errors import cli
 from fpt.inputs import Input, Tokens
@@ -61,7 +61,6 @@ class PlanArguments:
     gpu: str = arg("a100", f"Kind of GPU, for the time of a step: {', '.join(GPUS)}.")
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_ranges(self, gpus=Range(1, 10**6), gpu_memory=Range(1, 10**6, above=True))
         check_known(self, gpu=GPUS)
 

@@ -248,7 +248,7 @@ def test_fsdp_that_would_be_left_out_is_an_error(place: Path, llama_dir: Path) -
         [sys.executable, "train.py", *arguments(place, llama_dir, "dropped")], capture_output=True, text=True, cwd=ROOT, env=env
     )
     assert out.returncode == 2
-    assert "asked for FSDP, but it would not be used" in out.stderr
+    assert "ACCELERATE_USE_FSDP is on, but no launcher has started this process" in out.stderr
 
 
 def test_a_process_that_fails_ends_the_job_with_its_error_on_top(place: Path, llama_dir: Path, tmp_path: Path) -> None:

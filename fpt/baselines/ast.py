@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from fpt.args import arg
 from fpt.baselines import MODELS, Network, NetworkModel
+from fpt.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
@@ -40,6 +41,10 @@ class AstOptions:
     ast_width: int = arg(192, "Width of the states, from scratch.")
     ast_layers: int = arg(12, "Blocks, from scratch.")
     ast_heads: int = arg(3, "Attention heads, from scratch.")
+
+    def __post_init__(self) -> None:
+        check_ranges(self, ast_width=WIDTH, ast_layers=Range(1, 1_000), ast_heads=Range(1, 1_000))
+        check_heads(self.ast_width, self.ast_heads, "ast_width", "ast_heads")
 
 
 class AstNetwork(Network):

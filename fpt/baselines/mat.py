@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.baselines import MODELS, Network, NetworkModel
+from fpt.checks import SHARE, WIDTH, Range, check_heads, check_ranges
 from fpt.errors import FPTError
 from fpt.inputs import INPUTS, Input
 from fpt.outputs import Output
@@ -239,6 +240,11 @@ class MatOptions:
     mat_lambda_distance: float = arg(0.33, "Weight of the distances; the bonds have the rest.")
     mat_slope: float = arg(0.1, "Slope of the leaky ReLU below zero.")
 
+    def __post_init__(self) -> None:
+        check_ranges(self, mat_width=WIDTH, mat_layers=Range(1, 1_000), mat_heads=Range(1, 1_000))
+        check_ranges(self, mat_lambda_attention=SHARE, mat_lambda_distance=SHARE, mat_slope=SHARE)
+        check_heads(self.mat_width, self.mat_heads, "mat_width", "mat_heads")
+
 
 class Mat(NetworkModel):
     """MAT from scratch."""
@@ -257,8 +263,6 @@ class Mat(NetworkModel):
 
     def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> MatNetwork:
         """The network for a task."""
-        if options["mat_width"] % options["mat_heads"]:
-            raise FPTError(f"--mat_heads {options['mat_heads']} must divide --mat_width {options['mat_width']}")
         return MatNetwork(options, output.size)
 
 

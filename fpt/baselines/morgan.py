@@ -16,6 +16,7 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from fpt.args import arg
 from fpt.baselines import MODELS, Estimator, Fitted, Log
+from fpt.checks import check_known
 from fpt.data.cache import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
@@ -38,6 +39,9 @@ class MorganOptions:
 
     _argument_group_name = "morgan"
     estimator: str = arg("boosting", "boosting (gradient-boosted trees) or linear (logistic or ridge regression).")
+
+    def __post_init__(self) -> None:
+        check_known(self, estimator=("boosting", "linear"))
 
 
 def fingerprints(smiles: list[str]) -> np.ndarray:
@@ -105,8 +109,6 @@ class Morgan(Estimator):
     def fit(self, prepared: Prepared, options: Mapping[str, Any], seed: int, log: Log) -> Fitted:
         """Fit on train; the setting with the best primary metric on valid is taken."""
         name = options["estimator"]
-        if name not in ESTIMATORS:
-            raise FPTError(f"unknown --estimator {name!r}; known: {', '.join(ESTIMATORS)}")
         if not isinstance(prepared.output, Classes | Value):
             raise FPTError(
                 f"--model morgan predicts one class or one number; the labels of {prepared.task.name} are of another kind"

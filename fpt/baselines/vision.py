@@ -14,6 +14,7 @@ from torch import nn
 
 from fpt.args import arg
 from fpt.baselines import MODELS, Network, NetworkModel
+from fpt.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
@@ -70,6 +71,10 @@ class VitOptions:
     vit_width: int = arg(192, "Width of the states.")
     vit_layers: int = arg(9, "Blocks.")
     vit_heads: int = arg(3, "Attention heads.")
+
+    def __post_init__(self) -> None:
+        check_ranges(self, vit_width=WIDTH, vit_layers=Range(1, 1_000), vit_heads=Range(1, 1_000))
+        check_heads(self.vit_width, self.vit_heads, "vit_width", "vit_heads")
 
 
 class Vit(PictureModel):

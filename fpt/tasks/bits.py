@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fpt.args import DataArguments, arg
+from fpt.checks import SHARE, Range, check_ranges
 from fpt.errors import FPTError
 from fpt.outputs import Bits
 from fpt.tasks import TASKS, GeneratedTask
@@ -35,6 +36,10 @@ class MemoryOptions:
     patch_size: int = arg(50, "Bits in a token; divides --num_bits.")
     mask_probability: float = arg(0.5, "Probability that a bit of the query is masked.")
 
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        check_ranges(self, mask_probability=SHARE)
+
 
 @dataclass
 class XorOptions:
@@ -44,6 +49,18 @@ class XorOptions:
     num_bits: int = arg(5, "Bits in a string.")
     num_patterns: int = arg(2, "Strings to combine.")
     patch_size: int = arg(1, "Bits in a token; divides --num_bits.")
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
+def check_sizes(options: Any) -> None:
+    """Refuse sizes that nobody means.
+
+    Raises:
+        FPTError: as said.
+    """
+    check_ranges(options, num_bits=Range(1, 10**6), num_patterns=Range(1, 10**4), patch_size=Range(1, 10**6))
 
 
 class _BitTask(GeneratedTask):

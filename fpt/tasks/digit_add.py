@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fpt.args import DataArguments, arg
+from fpt.checks import Range, check_ranges
 from fpt.errors import FPTError
 from fpt.outputs import Value
 from fpt.tasks import TASKS, GeneratedTask
@@ -26,6 +27,9 @@ class AddOptions:
     _argument_group_name = "digit-add"
     num_numbers: int = arg(2, "Numbers to add.")
     num_digits: int = arg(1, "Digits of each number, leading zeros included.")
+
+    def __post_init__(self) -> None:
+        check_ranges(self, num_numbers=Range(1, 10**4), num_digits=Range(1, 15))
 
 
 class DigitAdd(GeneratedTask):

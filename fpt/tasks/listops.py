@@ -23,6 +23,7 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
+from fpt.checks import Range, check_ranges
 from fpt.errors import FPTError
 from fpt.files import user_path
 from fpt.outputs import Classes
@@ -50,6 +51,9 @@ class ListOpsOptions:
     num_eval: int = arg(2_000, "Expressions of valid, and of test.")
     max_depth: int = arg(10, "Levels of nesting.")
     max_args: int = arg(10, "Arguments of an operator.")
+
+    def __post_init__(self) -> None:
+        check_ranges(self, num_train=Range(1, 10**8), num_eval=Range(1, 10**7), max_depth=Range(2, 100), max_args=Range(2, 1000))
 
 
 def evaluate(tokens: list[str]) -> int:

@@ -22,6 +22,7 @@ import numpy as np
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
+from fpt.checks import Range, check_ranges
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.files import cache_home, user_path
@@ -151,6 +152,9 @@ class AddOptions:
     num_digits: int = arg(2, "Digits side by side.")
     as_regression: bool = arg(False, "Ask for the sum as a number instead of a class.")
     pairs_per_digit: float = arg(2.0, "Samples in a split for each digit in it.")
+
+    def __post_init__(self) -> None:
+        check_ranges(self, num_digits=Range(1, 100), pairs_per_digit=Range(0, 1_000, above=True))
 
 
 class MnistAdd(ImageTask):

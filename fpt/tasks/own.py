@@ -69,6 +69,7 @@ class OwnOptions:
         None, "Texts that mean no value, separated by commas; NA, nan, None, null and the like when not given."
     )
     deduplicate: bool = arg(False, "Keep one row of each input; inputs with different classes are left out.")
+    _may_be_empty = ("missing_values", "skip_folders")
 
 
 def _classes_without_training(labels: Labels, parts: Parts) -> list[str]:

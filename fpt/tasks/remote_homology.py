@@ -28,6 +28,7 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
+from fpt.checks import check_known
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
 from fpt.files import cache_home, new_folder, user_path
@@ -46,6 +47,9 @@ class HomologyOptions:
 
     _argument_group_name = "remote-homology"
     holdout: str = arg("fold", "What TAPE held out of the test split: fold, superfamily or family.")
+
+    def __post_init__(self) -> None:
+        check_known(self, holdout=HOLDOUTS)
 
 
 class _Nothing:
@@ -170,8 +174,6 @@ class RemoteHomology(TextTask):
 
     def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
         """--data_dir, an earlier download, the download from TAPE."""
-        if args.options["holdout"] not in HOLDOUTS:
-            raise FPTError(f"unknown --holdout {args.options['holdout']!r}; known: {', '.join(HOLDOUTS)}")
         names = {
             "train": "remote_homology_train",
             "valid": "remote_homology_valid",
