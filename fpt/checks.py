@@ -66,7 +66,12 @@ def check_types(arguments: Any) -> None:
             raise FPTError(f"--{field.name} {_short(value)} must be {NAMES[kind]}")
         if kind is float and not math.isfinite(value):
             raise FPTError(f"--{field.name} {value} must be a finite number")
-        if kind is str and not value.strip() and field.name not in may_be_empty and not (value and "delimiter" in field.name):
+        if (
+            isinstance(value, str)
+            and not value.strip()
+            and field.name not in may_be_empty
+            and not (value and "delimiter" in field.name)
+        ):
             raise FPTError(f"--{field.name} is empty; give a value, or leave it out")
 
 

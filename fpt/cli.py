@@ -57,7 +57,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or "-h" in action.option_strings:
             return super()._format_action_invocation(action)
-        metavar = "" if action.nargs in (0, "?") else f" {self._format_args(action, action.metavar or action.dest.upper())}"
+        default: Any = action.metavar or action.dest.upper()
+        metavar = "" if action.nargs in (0, "?") else f" {self._format_args(action, default)}"
         return f"{action.option_strings[0]}{metavar}"
 
 
@@ -65,14 +66,15 @@ class Reader:
     """Reads the text of one flag, in place of argparse, whose errors name neither flag nor help."""
 
     def __init__(self, action: argparse.Action) -> None:
-        self.action, self.kind, self.found = action, action.type or str, UNSET
+        self.action, self.found = action, UNSET
+        self.kind: Any = action.type or str
 
     def __call__(self, text: str) -> Any:
         kinds = {int: "a whole number", float: "a number"}
         try:
-            value = self.kind(text)  # type: ignore[operator]
+            value = self.kind(text)
         except (argparse.ArgumentTypeError, TypeError, ValueError) as error:
-            what = kinds.get(self.kind, "true or false" if self.action.nargs == "?" else "what it takes")  # type: ignore[call-overload]
+            what = kinds.get(self.kind, "true or false" if self.action.nargs == "?" else "what it takes")
             raise UsageError(f"{named(self.action)} {_short(text)} is not {what}; {about(self.action)}") from error
         if self.action.nargs in (None, "?"):
             if self.found is not UNSET and self.found != value:
@@ -104,7 +106,7 @@ def parser_of(description: str, kinds: Sequence[type], config: bool = False) -> 
         parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
     try:
         for kind in kinds:
-            parser._add_dataclass_arguments(kind)
+            parser._add_dataclass_arguments(kind)  # type: ignore[arg-type]
     except argparse.ArgumentError as error:
         raise FPTError(f"{kinds[-1].__name__} has a flag of a name that is taken: {error}") from error
     return parser
@@ -136,14 +138,14 @@ def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[st
             continue
         if action.nargs != 0:
             if action.metavar is None and action.option_strings and not action.choices:
-                action.metavar = METAVARS.get(action.type or str)  # type: ignore[call-overload]
+                action.metavar = METAVARS.get(action.type or str)  # type: ignore[arg-type]
             action.type = Reader(action)
         if action.const is True and action.nargs == "?":
             action.const = "true"  # read like any other text
         if action.required:
             needed.append(action)
             action.required = False
-    parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign,assignment]
+    parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign,assignment,return-value]
     parser.exit_on_error = False
     namespace = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     try:

@@ -126,7 +126,9 @@ def check_done(accelerator: Accelerator, args: TrainArguments) -> None:
     Raises:
         FPTError: as said. `check_launcher` names what is wrong in time; this is for what it does not know.
     """
-    done = {"gradient_accumulation_steps": (accelerator.gradient_accumulation_steps, args.gradient_accumulation_steps)}
+    done: dict[str, tuple[Any, float]] = {
+        "gradient_accumulation_steps": (accelerator.gradient_accumulation_steps, args.gradient_accumulation_steps)
+    }
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         config = accelerator.deepspeed_plugin.deepspeed_config
         done["max_grad_norm"] = (config.get("gradient_clipping"), args.max_grad_norm)

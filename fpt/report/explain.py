@@ -65,10 +65,11 @@ def sample_picture(prepared: Prepared, looked: Looked) -> Picture:
     if isinstance(prepared.output, Bits):
         return figure(lambda axis: _bits(axis, weights), 5, 3)
     task, weights = prepared.task, weights.mean(0)
-    if isinstance(getattr(task, "modality", None), Smiles) and prepared.args.tokenizer == "atom":
+    tokenizer = prepared.tokenizer
+    if isinstance(getattr(task, "modality", None), Smiles) and prepared.args.tokenizer == "atom" and tokenizer is not None:
         text = prepared.splits["test"][looked.index]["text"]
         ids = prepared.splits["test"][looked.index]["input_ids"]
-        return molecule_picture(text, prepared.tokenizer.convert_ids_to_tokens(ids), weights, title)
+        return molecule_picture(text, tokenizer.convert_ids_to_tokens(ids), weights, title)
     if isinstance(task, ImageTask):
         return figure(lambda axes: _picture(axes, prepared, looked, weights, title), 5, 2.6, 2)
     return figure(lambda axis: _bars(axis, weights, title), 5, 2.2)
@@ -86,7 +87,7 @@ def molecule_picture(smiles: str, tokens: Sequence[str], weights: np.ndarray, ti
     top = max(max(atoms), 1e-9)
     colors = {i: (1.0, 1 - 0.8 * a / top, 1 - 0.8 * a / top) for i, a in enumerate(atoms[: molecule.GetNumAtoms()])}
     drawer = rdMolDraw2D.MolDraw2DSVG(300, 230)
-    lit = {"highlightAtoms": list(colors), "highlightAtomColors": colors, "highlightBonds": []}
+    lit: dict[str, Any] = {"highlightAtoms": list(colors), "highlightAtomColors": colors, "highlightBonds": []}
     drawer.DrawMolecule(molecule, legend=molecule_text(title), **lit)
     drawer.FinishDrawing()
     return image(drawer.GetDrawingText(), smiles)
@@ -98,10 +99,12 @@ def _is_atom(token: str) -> bool:
 
 
 def _picture(axes: Any, prepared: Prepared, looked: Looked, weights: np.ndarray, title: str) -> None:
-    height, width, channels = prepared.task.shape(prepared.args)
-    side = prepared.task.patch_size(prepared.args)
+    task = prepared.task
+    assert isinstance(task, ImageTask)
+    height, width, channels = task.shape(prepared.args)
+    side = task.patch_size(prepared.args)
     values = np.asarray(prepared.samples("test")[looked.index][prepared.input.column])
-    picture = unpatch(values, height, width, channels, side, prepared.task.overlap(prepared.args)).squeeze()
+    picture = unpatch(values, height, width, channels, side, task.overlap(prepared.args)).squeeze()
     axes[0].imshow(picture, cmap="gray")
     axes[0].set_title(picture_text(title))
     axes[1].imshow(weights.reshape(height // side, width // side), cmap="magma")

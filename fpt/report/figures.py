@@ -67,7 +67,7 @@ def figure(draw: Callable[[Any], None], width: float = 6.0, height: float = 4.0,
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.hashsalt": "fpt", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    settings: dict[Any, Any] = {"svg.hashsalt": "fpt", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     # Whatever a matplotlibrc of the user says.
     settings |= {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
     out = io.StringIO()

@@ -110,7 +110,8 @@ def find_state(job: Job, log: Log) -> State | None:
         except ValueError as error:
             problems.append(f"{folder.name}: {error}")
     if found is None:
-        return _from_the_beginning(job, problems, log)
+        _from_the_beginning(job, problems, log)
+        return None
     for problem in problems:
         log(f"resume: {problem}; the state before it, {found.folder.name}, is used")
     _check_same_run(job, found)
