@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 def peak() -> int:
     """The largest resident set of this process so far, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     return psutil.Process().memory_info().rss
@@ -113,7 +113,7 @@ def main() -> None:
     for core in args.cores:
         command = [sys.executable, __file__, "--one", "--cores", core, "--tune", args.tune]
         command += ["--batch_size", str(shape[0]), "--tokens", str(shape[1]), "--steps", str(shape[2])]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
         if done.returncode:
             print(f"{core:<26}{done.stderr.strip().splitlines()[-1]}", flush=True)
             continue

@@ -43,7 +43,7 @@ def main() -> None:
         command = [sys.executable, str(Path(__file__).with_name("cores.py")), "--one", "--cores", core, "--tune", args.tune]
         command += ["--batch_size", str(args.batch_size), "--tokens", str(args.tokens), "--steps", "1"]
         env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=env)
         if done.returncode:
             print(f"{core:<26}{done.stderr.strip().splitlines()[-1]}")
             continue

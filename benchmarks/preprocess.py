@@ -35,7 +35,7 @@ def fill(source: Path, folder: Path, count: int) -> None:
     clips = sorted(source.glob("*/*.wav"))
     if not clips:
         raise FPTError(f"{source} holds no WORD/*.wav; give the --data_dir that has speech_commands/{FOLDER}")
-    listed = {file: set((source / file).read_text().split()) for file in LISTS.values()}
+    listed = {file: set((source / file).read_text(encoding="utf-8").split()) for file in LISTS.values()}
     lists: dict[str, list[str]] = {file: [] for file in listed}
     for number, clip in enumerate(itertools.islice(itertools.cycle(clips), count)):
         name = f"{clip.parent.name}/{clip.stem}_{number}.wav"
@@ -45,7 +45,7 @@ def fill(source: Path, folder: Path, count: int) -> None:
             if f"{clip.parent.name}/{clip.name}" in names:
                 lists[file].append(name)
     for file, links in lists.items():
-        (folder / file).write_text("\n".join(links) + "\n")
+        (folder / file).write_text("\n".join(links) + "\n", encoding="utf-8")
 
 
 def memory(process: psutil.Process) -> np.ndarray:
@@ -53,7 +53,7 @@ def memory(process: psutil.Process) -> np.ndarray:
     total = np.zeros(2, dtype=int)
     for part in (process, *process.children(recursive=True)):
         with contextlib.suppress(OSError, psutil.Error):  # it has just ended
-            lines = Path(f"/proc/{part.pid}/smaps_rollup").read_text().splitlines()[1:]
+            lines = Path(f"/proc/{part.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
             size = {name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)}
             total += size["Pss_Anon"] + size["Pss_Shmem"], size["Pss_File"]
     return total

@@ -16,6 +16,7 @@ from typing import Any
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.config_file import Configuration, read_configuration
+from fpt.console import typed
 from fpt.errors import FPTError, UsageError, did_you_mean
 
 UNSET = object()
@@ -148,8 +149,9 @@ def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[st
     parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign,assignment,return-value]
     parser.exit_on_error = False
     namespace = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
+    words = [typed(word) for word in words]
     try:
-        _, left = parser.parse_known_args(list(words), namespace)
+        _, left = parser.parse_known_args(words, namespace)
     except argparse.ArgumentError as error:
         raise UsageError(_why(parser, error, words)) from error
     if left:

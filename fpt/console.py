@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import locale
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from typing import Any, TextIO
 from fpt.escape import terminal
 
 # Characters of our own messages, for a console that has none of them.
-PLAIN = str.maketrans({"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "≥": ">=", "‘": "'", "’": "'"})
+PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "≥": ">=", "‘": "'", "’": "'"}
 # What progress bars send by themselves to reach another line.
 _MOVES = re.compile(r"(?:\x1b\[A|\n|\r)+")
 # wandb colors its name on a terminal.
@@ -91,7 +92,14 @@ class Console(io.TextIOBase):
             text.encode(self.encoding)
             return text
         except UnicodeEncodeError:
-            return text.translate(PLAIN).encode(self.encoding, "backslashreplace").decode(self.encoding)
+            return "".join(self._plain(character) for character in text)
+
+    def _plain(self, character: str) -> str:
+        try:
+            character.encode(self.encoding)
+            return character
+        except UnicodeEncodeError:
+            return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
 
     @contextlib.contextmanager
     def _survive(self) -> Iterator[None]:
@@ -121,6 +129,19 @@ def _shown(text: str) -> str:
     body = text.strip("\r").replace("\r\n", "\n")
     start = text[: len(text) - len(text.lstrip("\r"))]
     return f"{start}{terminal(body)}{text[len(start) + len(text.strip(chr(13))) :]}"
+
+
+def typed(word: str) -> str:
+    """A word of the command line whose bytes are not UTF-8, as the locale reads it; the name of a file stays as it is."""
+    if word.isascii() or not any("\udc80" <= c <= "\udcff" for c in word):
+        return word
+    value = word.partition("=")[2] if word.startswith("--") else word
+    if any(name and os.path.lexists(name) for name in (value, value.partition(":")[2])):
+        return word
+    try:
+        return os.fsencode(word).decode(locale.getencoding())
+    except (UnicodeDecodeError, LookupError):
+        return word
 
 
 @contextlib.contextmanager

@@ -133,11 +133,11 @@ def _place(error: Exception) -> str:
 
 
 def _speak_utf8() -> None:
-    """Where Python takes the system for ASCII (``LC_ALL=C`` without its UTF-8 mode), start it again in UTF-8 mode.
+    """Where Python takes the system for another encoding (``LC_ALL=C`` without its UTF-8 mode), start it again in UTF-8 mode.
 
     Names of files and columns on the command line are UTF-8 there all the same, and neither we nor a library could open them.
     """
-    if sys.getfilesystemencoding().lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646") and not sys.flags.utf8_mode:
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8") and not sys.flags.utf8_mode and os.name == "posix":
         os.environ["PYTHONUTF8"] = "1"
         if sys.stdout is not None and sys.stderr is not None:
             sys.stdout.flush()
