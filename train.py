@@ -8,7 +8,7 @@ accelerate launch train.py --dataset csv:mine.csv --input_type smiles --input_co
 accelerate launch train.py --dataset cyp3a4 --seeds 1,2,3              # side by side, on one copy of the core
 accelerate launch --config_file accelerate_configs/multi_gpu.yaml train.py --dataset cifar10
 accelerate launch train.py --dataset cyp3a4 --output_dir runs/cyp3a4 --resume
-accelerate launch train.py --config runs/cyp3a4/run.json --seed 2      # an earlier run again, some of it changed
+accelerate launch train.py --config runs/cyp3a4/run.json --seed 2 --output_dir runs/again    # an earlier run, changed
 """
 
 from fpt.cli import parse_training

@@ -284,7 +284,11 @@ def command_of(did: dict[str, Any]) -> str:
     given = {k: v for k, v in flat(did).items() if k not in skip and (k not in default or v != default[k])}
     if "data_dir" in given:
         given["data_dir"] = "RAW"
-    return f"accelerate launch train.py {shlex.join(flags({'dataset': did['dataset'], **given, 'seed': did['seed']}))}"
+    # Imported late: it knows all tasks and models.
+    from fpt.unread import readable
+
+    values = readable({"dataset": did["dataset"], **given, "seed": did["seed"]})
+    return f"accelerate launch train.py {shlex.join(flags(values))}"
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:

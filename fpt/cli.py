@@ -348,6 +348,3 @@ def _made(kinds: Sequence[type], values: dict[str, Any]) -> list[Any]:
         except FPTError as error:
             raise UsageError(str(error)) from error
     return made
-
-
-__all__ = ["Configuration", "Training", "parse", "parse_training", "read_arguments", "read_training", "refuse_unread"]

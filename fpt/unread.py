@@ -5,14 +5,15 @@ A run that ignored them would not be the one that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fpt.args import DataArguments, ModelArguments, as_dict, own_options
 from fpt.backbones import RANDOM, RUN, backbone_names, is_drawn
 from fpt.baselines import MODELS, Estimator, Model
 from fpt.baselines.frozen import Frozen
+from fpt.config_file import Configuration
 from fpt.errors import FPTError
 from fpt.tasks import TASKS, GeneratedTask, Task
 from fpt.tasks.audio import AudioTask
@@ -55,6 +56,18 @@ def unread_flags(found: Training) -> Reasons:
         if isinstance(model, Frozen):
             reasons |= _unread_by_input(task, found.model, given)
     return reasons
+
+
+def readable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without those that the task and the model that they name don't read; all of them where that can't be said."""
+    # Imported late: it needs this module.
+    from fpt.cli import read_training
+
+    try:
+        unread = unread_flags(read_training((), configuration=Configuration("", dict(values), is_record=False)))
+    except FPTError:
+        unread = {}
+    return {name: value for name, value in values.items() if name not in unread}
 
 
 def _task(data: DataArguments) -> Task | GeneratedTask | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 import importlib.util
 import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +19,13 @@ from hub_server import HubServer
 from test_modalities import write_cifar10, write_folders, write_mnist, write_speech, write_table
 
 from fpt import args as arguments
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, as_dict
 from fpt.backbones import FAMILIES
 from fpt.baselines import MODELS
 from fpt.cli import parse, parse_training
 from fpt.evaluation import run as evaluation
 from fpt.experiment import ExperimentArguments, read_experiment
+from fpt.files import write_json
 from fpt.plan import PlanArguments
 from fpt.tasks import TASKS
 from fpt.training import run
@@ -49,7 +53,7 @@ COMMANDS = commands()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
     if "--config_file" in words:
         config = words[words.index("--config_file") + 1]
@@ -62,6 +66,25 @@ def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
     rest = [word for word in words[script + 1 :] if word not in ("--help", "DIR", "FILE")]
     monkeypatch.setattr(sys, "argv", ["script", *rest])
     name = words[script]
+    monkeypatch.chdir(tmp_path)
+    with record(rest):
+        understand(name, rest, monkeypatch)
+
+
+@contextlib.contextmanager
+def record(words: list[str]) -> Iterator[None]:
+    """The record that ``--config`` names, for as long as it is read."""
+    if "--config" not in words:
+        yield
+        return
+    path = Path(words[words.index("--config") + 1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**as_dict(DataArguments()), **as_dict(TrainArguments()), "global_batch_size": 16})
+    yield
+    path.unlink()
+
+
+def understand(name: str, rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "train.py":
         parse_training("")
     elif name in ("fpt.inspect", "fpt.plan"):
@@ -107,7 +130,8 @@ def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_
     monkeypatch.chdir(desk)
     words = shlex.split(command.replace("RAW", "raw"))
     monkeypatch.setattr(sys, "argv", words[words.index("train.py") :])
-    data, model, training = parse_training("")
+    with record(words):
+        data, model, training = parse_training("")
     data.data_dir = None if ":" in data.dataset else "raw"
     if model.model in ("fpt", "full"):
         model.num_layers = 1
