@@ -16,9 +16,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from huggingface_hub import constants, snapshot_download
@@ -26,10 +26,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, dynamic_module_utils
 from transformers.initialization import no_init_weights
+from transformers.integrations import hub_kernels
 
 from fpt.errors import FPTError
+from fpt.model_config import ELSEWHERE, check_implementation, check_sizes, clean_config
 from fpt.untrusted import read_json, short
 
+# Code for some layers comes from repositories of the Hub when the package `kernels` is installed: not here.
+hub_kernels._kernels_enabled = False
 # transformers asks on the terminal for so many seconds whether a repository's code may run; with 0 it never asks.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
@@ -40,24 +44,10 @@ VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "s
 OLD_TOKENIZER = (*VOCABULARIES, "merges.txt", "added_tokens.json", SPECIAL_TOKENS, TOKENIZER_CONFIG)
 FILES = (CONFIG, INDEX, TOKENIZER, *OLD_TOKENIZER)
 # Larger than published ones by far.
-CONFIG_BYTES, CONFIG_VALUES, MOST_LAYERS = 4 * 2**20, 200_000, 10_000
+CONFIG_BYTES, CONFIG_VALUES = 4 * 2**20, 200_000
 # How a repository of the Hub is called; a few old ones have no owner.
 REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 SHARD = re.compile(r"[\w][\w.-]*\.safetensors")
-
-# Entries of a configuration that lead elsewhere: to code, other files and repositories, or to how transformers itself works.
-# Private ones and those that stand for methods are left out as well (see below). A core has no labels.
-ELSEWHERE = {
-    *("auto_map", "custom_pipelines", "custom_generate", "configuration_files", "transformers_weights", "adapter_config"),
-    *("attn_implementation", "experts_implementation", "kernel_config", "use_kernels", "fusion_config", "distributed_config"),
-    *("backbone", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone", "pretrained_backbone", "tokenizer_class"),
-    *("torch_dtype", "dtype", "id2label", "label2id", "num_labels", "problem_type", "return_dict", "output_hidden_states"),
-    *("torchscript", "tokenizer_file", "vocab_file", "processor_class", "feature_extractor_type"),
-}
-ENTRIES = {"model_type", "rope_scaling"}  # attributes of configuration classes that are entries of files too
-FIELDS = {field.name for field in fields(cast(Any, PreTrainedConfig))}
-# Models of another library, which fetches them by name.
-OTHER_LIBRARIES = ("timm_backbone", "timm_wrapper")
 
 
 @dataclass(frozen=True)
@@ -121,41 +111,6 @@ def shards(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def clean_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a configuration that describe a model, without those that lead elsewhere.
-
-    Raises:
-        ValueError: its type is missing, another library's, or quantized, or it has more layers than make sense.
-    """
-    kind = values.get("model_type")
-    if not isinstance(kind, str):
-        raise ValueError(f"its {CONFIG} names no model_type")
-    return _cleaned(values)
-
-
-def _cleaned(value: Any, name: str = "") -> Any:
-    if isinstance(value, Mapping):
-        if value.get("quantization_config"):
-            raise ValueError(
-                "its weights are quantized (quantization_config); use the repository with its full-precision weights"
-            )
-        if (kind := value.get("model_type")) in OTHER_LIBRARIES:
-            raise ValueError(f"its model_type {kind} belongs to another library, which fetches models by name")
-        return {str(k): _cleaned(v, str(k)) for k, v in value.items() if _describes_a_model(str(k))}
-    if isinstance(value, (list, tuple)):
-        return [_cleaned(inner, name) for inner in value]
-    if isinstance(value, int) and abs(value) > MOST_LAYERS and re.search(r"(layers?|blocks|depths?|stages)$", name):
-        raise ValueError(f"its {CONFIG} asks for {name} {value:,}, which makes no sense")
-    return value
-
-
-def _describes_a_model(name: str) -> bool:
-    if name in ENTRIES:
-        return True
-    # What is a method or a property of configurations would be replaced by the entry.
-    return not (name.startswith("_") or name in ELSEWHERE or (name not in FIELDS and hasattr(PreTrainedConfig, name)))
-
-
 def config_from_dict(values: Mapping[str, Any]) -> PreTrainedConfig:
     """The configuration that `values` describe (``PreTrainedConfig.to_dict``), cleaned.
 
@@ -164,7 +119,7 @@ def config_from_dict(values: Mapping[str, Any]) -> PreTrainedConfig:
     """
     clean = clean_config(values)
     with sealed():
-        return _plain(AutoConfig.for_model(clean.pop("model_type"), **clean))
+        return check_implementation(AutoConfig.for_model(clean.pop("model_type"), **clean))
 
 
 def read_config(found: Repository) -> PreTrainedConfig:
@@ -174,16 +129,7 @@ def read_config(found: Repository) -> PreTrainedConfig:
         OSError, ValueError: it can't be read, transformers does not know it, or as `clean_config`.
     """
     with _shown(found.folder, []) as folder, sealed():
-        return _plain(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
-
-
-def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
-    """`config`, if nothing in it chooses an implementation: one could be fetched as a kernel."""
-    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
-    for part in parts:
-        if getattr(part, "_attn_implementation", None) or getattr(part, "_experts_implementation", None):
-            raise ValueError("its configuration chooses how attention is computed, which a file must not")
-    return config
+        return check_implementation(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
 
 
 def build(model_class: Any, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
@@ -216,10 +162,12 @@ def open_model(
     names = shards(found.folder)
     if not names:
         raise OSError(f"{found.folder} has no {WEIGHTS}; pickled weights are not read")
+    held = _numbers(found.folder, names)
+    check_sizes(config.to_dict(), held)
     with torch.device("meta"), no_init_weights():
         wanted = sum(p.numel() for n, p in build(model_class, config, **options).named_parameters() if not _is_new(n, new))
-    if wanted > (held := _numbers(found.folder, names)) * 1.5 + 1e6:
-        raise ValueError(f"its {CONFIG} describes a model of {wanted:,} numbers, and its weights are {held:,}")
+    if wanted > held * 1.5 + 1e6:
+        raise ValueError(f"its configuration describes a model of {wanted:,} numbers, and its weights are {held:,}")
     with _shown(found.folder, [*names, INDEX]) as folder, sealed():
         model, loading = model_class.from_pretrained(
             folder,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer_makers import HARMFUL, HONEST, TEXTS, added, plain, replace, sequence, tree_of, write
+from tokenizer_makers import HARMFUL, HONEST, TEXTS, added, plain, replace, sequence, split, tree_of, write
 from tokenizers import Tokenizer
 
 from fpt.args import DataArguments
@@ -150,6 +150,16 @@ def test_a_text_that_the_tokenizer_fails_on_is_a_row_without_tokens(tmp_path: Pa
     ids, cut = encode_texts(["ab", "Q" * 60, "c"], tokenizer, 99)
     assert (ids, cut) == ([[65, 66], [], [67]], [False] * 3)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_that_takes_days_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {"pre_tokenizer": split("(?:Q|QQ){22}$Z")}
+    tokenizer = open_tokenizer(write(tmp_path, {**plain(), **slow}), 95)
+    monkeypatch.setattr("fpt.data.tokenizers.SECONDS", 1)
+    start = time.monotonic()
+    with pytest.raises(FPTError, match="the tokenizer takes more than 1 seconds for 1 texts"):
+        encode_texts(["Q" * 60], tokenizer, 99)
+    assert time.monotonic() - start < 3
 
 
 def test_a_long_text_that_grows_is_a_row_without_tokens(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_folder_that_leads_elsewhere_is_the_model_that_it_is(
         ({"model_type": None}, "no model_type"),
         ({"model_type": ["llama"]}, "no model_type"),
         ({"num_hidden_layers": 10**9}, "makes no sense"),
+        ({"max_position_embeddings": 10**12}, "asks for max_position_embeddings"),
         ({"hidden_size": 2**20, "vocab_size": 2**20, "num_key_value_heads": 4}, "describes a model of"),
         ({"num_hidden_layers": 4}, "lack 9 weights"),
         ({"vocab_size": 10**6}, "describes a model of"),

@@ -11,24 +11,27 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from fpt.data.tokenizer_checks import check_tokenizer, limits
+from fpt.data.tokenizer_checks import MOST_BYTES, check_tokenizer, limits
 from fpt.data.tokenizer_probe import try_out
 from fpt.errors import FPTError
-from fpt.pretrained import CONFIG_BYTES, CONFIG_VALUES, SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARIES
+from fpt.pretrained import CONFIG_BYTES, CONFIG_VALUES, OLD_TOKENIZER, SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARIES
 from fpt.untrusted import read_json, short
 
 # The part of a tokenizer that each special token plays.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Seconds for the conversion of a tokenizer in an old format: most of it is the import of transformers.
 CONVERSION = 300
+# Bytes that its process may take.
+CONVERSION_MEMORY = 8 * 2**30
 _STDERR = threading.RLock()
+Result = TypeVar("Result")
 
 
 def open_tokenizer(folder: Path, vocab_size: int | None = None, of_core: bool = False) -> PreTrainedTokenizerBase:
@@ -78,6 +81,8 @@ def find_tokenizer(source: Path, vocab_size: int | None = None, of_core: bool = 
         return open_tokenizer(source, vocab_size, of_core)
     if not source.is_file() and not any((source / name).is_file() for name in VOCABULARIES):
         return None
+    if large := [name for name in OLD_TOKENIZER if (source / name).is_file() and (source / name).stat().st_size > MOST_BYTES]:
+        raise FPTError(f"{source / large[0]} is larger than {MOST_BYTES:,} bytes, which makes no sense for such a file")
     with tempfile.TemporaryDirectory(prefix="fpt-", ignore_cleanup_errors=True) as folder:
         _convert(source, Path(folder))
         try:
@@ -88,13 +93,16 @@ def find_tokenizer(source: Path, vocab_size: int | None = None, of_core: bool = 
 
 def _convert(source: Path, target: Path) -> None:
     """Convert a tokenizer in a process of its own, without a network and a terminal."""
-    code = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from fpt.pretrained import convert_tokenizer"
-    code += "; convert_tokenizer(Path(sys.argv[2]), Path(sys.argv[3]))"
-    root = str(Path(__file__).parents[2])
+    code = (
+        "import sys; from pathlib import Path; root, source, target, memory, seconds = sys.argv[1:]; sys.path.insert(0, root);"
+        "from fpt.data.tokenizer_child import limit; from fpt.pretrained import convert_tokenizer;"
+        "limit({'RLIMIT_DATA': int(memory), 'RLIMIT_CPU': int(seconds)}); convert_tokenizer(Path(source), Path(target))"
+    )
+    root, most = str(Path(__file__).parents[2]), [str(CONVERSION_MEMORY), str(CONVERSION)]
     failed = ""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, root, str(source.resolve()), str(target)],
+            [sys.executable, "-c", code, root, str(source.resolve()), str(target), *most],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=CONVERSION,
@@ -165,12 +173,12 @@ def native(hide: bool = True) -> Iterator[None]:
         hide: keep what is printed to standard error until it is clear that there was no panic.
 
     Raises:
-        ValueError: whatever was raised.
+        ValueError: whatever was raised, but for a `TimeoutError`.
     """
     with _held_stderr() if hide else contextlib.nullcontext():
         try:
             yield
-        except FPTError:
+        except (FPTError, TimeoutError):
             raise
         except Exception as error:
             raise ValueError(short(error)) from error
@@ -178,6 +186,32 @@ def native(hide: bool = True) -> Iterator[None]:
             if type(error).__name__ != "PanicException":
                 raise
             raise ValueError(short(error)) from error
+
+
+def in_time(call: Callable[[], Result], seconds: float) -> Result:
+    """What `call` returns, in at most so many seconds.
+
+    It runs in a thread that is left behind when it takes longer (native code can't be stopped), and that ends with the process.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    done: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            done["result"] = call()
+        except BaseException as error:  # raised where it was asked for
+            done["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in done:
+        raise done["error"]
+    if "result" not in done:
+        raise TimeoutError
+    return done["result"]
 
 
 @contextlib.contextmanager

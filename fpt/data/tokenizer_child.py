@@ -1,4 +1,4 @@
-"""A program by itself: try a tokenizer where it can do no harm. `fpt.data.tokenizer_probe` starts it; nothing imports it.
+"""A program by itself: try a tokenizer where it can do no harm. `fpt.data.tokenizer_probe` starts it.
 
 Reads a line of JSON: ``paths`` of packages, ``memory`` in bytes, ``seconds``, ``vocab_size`` (or null), ``texts``. The rest of
 its input is a tokenizer's JSON. It prints a line of JSON, ``{"error": null}`` or why the tokenizer can't be used; or ends.
@@ -9,12 +9,12 @@ import json
 import sys
 
 
-def limit(memory: int, seconds: int) -> None:
+def limit(limits: dict[str, int]) -> None:
     """Let the system end this process when it takes more; Windows has no such limits, and macOS not all of them."""
     with contextlib.suppress(ImportError):
         import resource
 
-        for kind, most in (("RLIMIT_AS", memory), ("RLIMIT_CPU", seconds), ("RLIMIT_CORE", 0)):
+        for kind, most in {**limits, "RLIMIT_CORE": 0}.items():
             with contextlib.suppress(AttributeError, ValueError, OSError):
                 resource.setrlimit(getattr(resource, kind), (most, most))
 
@@ -49,7 +49,7 @@ def main() -> None:
     """Read, limit, try, say."""
     order = json.loads(sys.stdin.buffer.readline())
     sys.path[:0] = order["paths"]
-    limit(order["memory"], order["seconds"])
+    limit({"RLIMIT_AS": order["memory"], "RLIMIT_CPU": order["seconds"]})
     text = sys.stdin.buffer.read().decode("utf-8")
     try:
         error = refused(text, order["vocab_size"], order["texts"])

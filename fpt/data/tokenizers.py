@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fpt.args import DataArguments
-from fpt.data.open_tokenizer import find_tokenizer, native, open_tokenizer
+from fpt.data.open_tokenizer import find_tokenizer, in_time, native, open_tokenizer
 from fpt.data.tokenizer_checks import check_tokenizer
 from fpt.data.tokenizer_probe import trust
 from fpt.errors import FPTError, did_you_mean
@@ -165,6 +165,8 @@ def _from_hub(name: str) -> PreTrainedTokenizerBase:
 LONGEST_GROWN = 20_000_000
 # Characters that are measured at a time.
 PIECE = 100
+# How long a tokenizer of someone else may take, a hundred times what is usual: regular expressions can be made to take days.
+SECONDS, CHARACTERS_A_SECOND = 60, 2_000
 
 
 def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[list[int]], list[bool]]:
@@ -186,7 +188,12 @@ def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, foreign: bool)
         return []
     try:
         with native(hide=foreign):
-            return tokenizer(texts, add_special_tokens=True)["input_ids"]
+            if not foreign:
+                return tokenizer(texts, add_special_tokens=True)["input_ids"]
+            seconds = SECONDS + sum(map(len, texts)) / CHARACTERS_A_SECOND
+            return in_time(lambda: tokenizer(texts, add_special_tokens=True)["input_ids"], seconds)
+    except TimeoutError as error:
+        raise FPTError(f"the tokenizer takes more than {seconds:,.0f} seconds for {len(texts):,} texts; use another") from error
     except ValueError:
         if len(texts) == 1:
             return [[]]
