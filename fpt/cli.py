@@ -107,7 +107,11 @@ def parser_of(description: str, kinds: Sequence[type], config: bool = False) -> 
         parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
     try:
         for kind in kinds:
+            # It writes simpler types into the fields: None would be no value of theirs any more.
+            types = {one: one.type for one in fields(kind)}
             parser._add_dataclass_arguments(kind)  # type: ignore[arg-type]
+            for one, declared in types.items():
+                one.type = declared
     except argparse.ArgumentError as error:
         raise FPTError(f"{kinds[-1].__name__} has a flag of a name that is taken: {error}") from error
     return parser
