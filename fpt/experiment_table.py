@@ -66,9 +66,7 @@ def table(
     lines = [f"# {markdown(experiment.title)}", "", about, "", *markdown_table(head, texts)]
     if sources := {row["source"] for row in rows if row["source"]}:
         lines += ["", f"Published values: {markdown('; '.join(sorted(sources)))}."]
-    failed = [
-        f"- {markdown(made['name'])}, seed {one['seed']}: {markdown(one['reason'])}" for made in rows for one in made["failed"]
-    ]
+    failed = [(made["name"], one["seed"], one["reason"]) for made in rows for one in made["failed"]]
     if failed:
         lines += ["", f"Without results ({len(failed)} of {len(cells)} cells):", ""]
         lines += [f"- {markdown(name)}, seed {seed}: {markdown(reason)}" for name, seed, reason in failed]

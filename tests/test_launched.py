@@ -142,7 +142,7 @@ def test_an_unknown_precision_is_refused_up_front(precision: str, monkeypatch, s
 def test_the_precision_that_was_used_is_reported(monkeypatch, settings, tmp_path: Path) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "BF16")  # which accelerate takes for none
     results = run(*settings(max_steps=1))
-    assert results["mixed_precision"] == read_config(tmp_path / "run" / "checkpoint")["mixed_precision"] == "bf16"
+    assert results["mixed_precision"] == read_config(tmp_path / "run" / "checkpoint").mixed_precision == "bf16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")

@@ -261,7 +261,7 @@ def test_damaged_files_are_refused(go_on, stopped: Path, monkeypatch) -> None:
 def test_a_state_folder_that_is_none_is_refused(make, go_on, stopped: Path, monkeypatch) -> None:
     shutil.rmtree(stopped / "state")
     make(stopped / "state")
-    refused(go_on, "state is not a folder", monkeypatch)
+    refused(go_on, "not a folder", monkeypatch)
 
 
 def test_a_run_without_a_state_starts_again_only_where_none_was_lost(go_on, stopped: Path, monkeypatch, capsys) -> None:
