@@ -35,6 +35,8 @@ OS_ERROR = re.compile(r"(?:os error |\[[Ee]rrno )(\d+)")
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?:new|trash)\.[a-z0-9_]{8}", re.DOTALL)
 # The system allows 255 bytes; what is added to a name has to fit.
 LONGEST_NAME = 200
+# Letters of a path in a message.
+LONGEST_SHOWN = 400
 # To make a temporary that nobody takes away.
 ATTEMPTS = 5
 
@@ -56,6 +58,12 @@ def reason(error: BaseException) -> str:
     if number in FORBIDDEN:
         return f"{said}; change the permissions, or give another place"
     return f"{said}; give a shorter name" if number == errno.ENAMETOOLONG else said
+
+
+def shown_path(text: str | Path) -> str:
+    """A path for a message, which says more than a path of thousands of letters."""
+    whole = str(text)
+    return whole if len(whole) <= LONGEST_SHOWN else f"{whole[: LONGEST_SHOWN // 2]}…{whole[-LONGEST_SHOWN // 2 :]}"
 
 
 @contextlib.contextmanager

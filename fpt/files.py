@@ -12,9 +12,7 @@ import mmap
 import os
 import random
 import re
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +20,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from fpt.disk import NO_LOCKS, exchange, flush, publish, reason, refusals, remove, sweep_beside, temporary_file, temporary_folder
+from fpt.disk import (
+    NO_LOCKS,
+    exchange,
+    flush,
+    publish,
+    reason,
+    refusals,
+    remove,
+    shown_path,
+    sweep_beside,
+    temporary_file,
+    temporary_folder,
+)
 from fpt.errors import FPTError
 from fpt.escape import json_text
 
@@ -242,28 +252,6 @@ def _is_at(handle: int | None, path: Path) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def snapshot(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield a copy of those of the files `names` of a folder that are there, all of one version; see `read_stably`.
-
-    Raises:
-        FPTError: there is no room for it.
-    """
-    with tempfile.TemporaryDirectory(prefix="fpt-") as kept:
-        copy = Path(kept) / folder.name
-
-        def read(place: Path) -> None:
-            shutil.rmtree(copy, ignore_errors=True)
-            copy.mkdir()
-            for name in names:
-                if (place / name).is_file():
-                    shutil.copyfile(place / name, copy / name)
-
-        with refusals(f"{folder} can't be copied to {kept}"):
-            read_stably(folder, read)
-        yield copy
-
-
 def slug(name: str) -> str:
     """`name` as the name of a folder. File systems have no longer names than 255 bytes: a long one ends in a hash of it all."""
     short = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
@@ -298,10 +286,10 @@ def user_path(text: str | Path) -> Path:
     try:
         os.stat(path)
     except ValueError as error:
-        raise FPTError(f"{str(text)!r} is not a path: {error}") from error
+        raise FPTError(f"{shown_path(text)!r} is not a path: {error}") from error
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise FPTError(f"{text} can't be read: {reason(error)}") from error
+            raise FPTError(f"{shown_path(text)} can't be read: {reason(error)}") from error
     if path.parts[:1] and path.parts[0].startswith("~") and not os.path.lexists(path.parts[0]):
         raise FPTError(f"{text}: the home folder {path.parts[0]} is not known; give the whole path")
     return path

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fpt.checkpoint import find_checkpoint, read_config
 from fpt.checkpoint.remote import FILES, check_push, push
 from fpt.cli import read_arguments
+from fpt.disk import refusals
 from fpt.errors import cli
-from fpt.files import snapshot
+from fpt.files import read_stably
+
+
+@contextlib.contextmanager
+def snapshot(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield a copy of those of the files `names` of a folder that are there, all of one version; see `read_stably`.
+
+    Raises:
+        FPTError: there is no room for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="fpt-") as kept:
+        copy = Path(kept) / folder.name
+
+        def read(place: Path) -> None:
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir()
+            for name in names:
+                if (place / name).is_file():
+                    shutil.copyfile(place / name, copy / name)
+
+        with refusals(f"{folder} can't be copied to {kept}"):
+            read_stably(folder, read)
+        yield copy
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fpt.disk import is_temporary, reason, refusals
+from fpt.disk import is_temporary, reason, refusals, shown_path
 from fpt.errors import FPTError
 from fpt.files import cache_home, user_path
 from fpt.results import RESULTS_FILE
@@ -48,7 +48,7 @@ def check_output_file(
     Raises:
         FPTError: it is in a run, a checkpoint or a cache, it is read, or it can't be written.
     """
-    told = f"{option} {text}"
+    told = f"{option} {shown_path(text)}"
     path = _path(option, text)
     with refusals(f"{told} can't be written"):
         _check_kind(path, told)
@@ -71,7 +71,7 @@ def check_output_folder(option: str, text: str | Path) -> Path:
     Raises:
         FPTError: it is below a file, in another run, a checkpoint or a cache, or it can't be made.
     """
-    told = f"{option} {text}"
+    told = f"{option} {shown_path(text)}"
     path = _path(option, text)
     with refusals(f"{told} can't be written"):
         for folder in (path, *path.parents):

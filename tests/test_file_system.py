@@ -176,7 +176,7 @@ def test_a_run_does_not_go_on_with_states_of_nowhere_or_of_another(settings, tmp
 def test_an_output_folder_that_can_not_be_made_is_refused_at_once(settings, tmp_path: Path, monkeypatch) -> None:
     write_text(tmp_path / "file", "")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    monkeypatch.setattr("fpt.training.prepare", lambda *args: pytest.fail("the data was read"))
+    monkeypatch.setattr("fpt.training.setup.prepare", lambda *args: pytest.fail("the data was read"))
     for place, match in {
         "file": "is a file; give a folder",
         "file/run": "is a file; give a folder",

@@ -16,10 +16,10 @@ import torch
 from fpt import state
 from fpt.args import DataArguments
 from fpt.checkpoint import save
+from fpt.csv_files import write_csv
 from fpt.data.tokenizers import build_tokenizer
 from fpt.disk import is_temporary
 from fpt.errors import FPTError
-from fpt.evaluation.predict import write_csv
 from fpt.files import new_folder, sha256_file
 from fpt.training import run
 
@@ -35,7 +35,7 @@ def temporaries(folder: Path) -> list[Path]:
 WRITTEN = [
     *("run.json", "rejected.csv", "checkpoint/model.safetensors", "checkpoint/config.json", "checkpoint/README.md"),
     *("checkpoint/tokenizer.json", "state/state.safetensors", "state/state.json", "predictions.csv", "results.json"),
-    *("full/model.safetensors", "manifest.json", "train/data-00000-of-00001.arrow", "seed-2/results.json", "summary.json"),
+    *("full/model.safetensors", "manifest.json", "train/data-00000-of-00001.arrow", "summary.json"),
 ]
 
 
@@ -52,8 +52,7 @@ def test_a_full_disk_is_one_line_whatever_is_written(settings, tmp_path: Path, m
             raise OSError(number, os.strerror(number))
         sync(handle)
 
-    changes = {"max_steps": 4, "save_full": folder == "full"} | ({"seeds": "1,2"} if file.endswith("2/results.json") else {})
-    changes |= {"seeds": "1,2"} if file == "summary.json" else {}
+    changes = {"max_steps": 4, "save_full": folder == "full"} | ({"seeds": "1,2"} if file == "summary.json" else {})
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(FPTError, match=f"{os.strerror(number)}; make room and run it again") as error:

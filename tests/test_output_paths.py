@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import fpt.report
 from fpt import experiment
 from fpt.args import EvaluateArguments
 from fpt.checkpoint.config import CONFIG, WEIGHTS
@@ -17,6 +16,7 @@ from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files import old_folder, sha256_file, write_json, write_text
 from fpt.output_paths import check_output_file, check_output_folder
+from fpt.report import __main__ as page
 from fpt.training import run
 
 
@@ -98,6 +98,14 @@ LEFT = ("run.json", "results.json", ".lock", "state/step-00000001/x", "checkpoin
 def test_a_run_that_has_hardly_begun_is_one(tmp_path: Path, left: str) -> None:
     write_text(tmp_path / "run" / left, "")
     refused(tmp_path / "run" / "out.csv")
+
+
+@pytest.mark.parametrize("name", ["summary.json", "table.md", "experiment.json"])
+def test_the_tables_of_several_runs_are_kept(a_run: Path, name: str) -> None:
+    write_text(a_run.parent / name, "{}")
+    refused(a_run.parent / name, "is the table of the runs in")
+    write_text(a_run.parents[1] / name, "{}")
+    refused(a_run.parents[1] / name, "is the table of the runs in")
 
 
 def test_half_made_folders_are_not_followed(tmp_path: Path) -> None:
@@ -219,24 +227,22 @@ def test_an_evaluation_refuses_before_it_loads_anything(settings, tmp_path: Path
 
 def report(*arguments: str | Path) -> None:
     sys.argv[1:] = [str(a) for a in arguments]
-    fpt.report.main()
+    page.main()
 
 
 def test_a_report_replaces_nothing_but_a_report(a_run: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["fpt.report"])
-    monkeypatch.setattr(fpt.report, "build", lambda *args: ("<html>", "# text"))
+    monkeypatch.setattr(page, "build", lambda *args: ("<html>", "# text"))
     for name in ("README.md", "table.md", "experiment.json", "summary.json"):
         write_text(a_run.parent / name, "mine")
     before = contents(tmp_path)
     for name, match in [
         ("x/report.html", "give a name outside of it, such as report.html"),
-        ("x/results.json", "which is the folder of a run"),
+        ("x/results.html", "which is the folder of a run"),
         ("README.html", "the Markdown beside it would replace"),
-        ("README.md", "give a name that ends in .html"),
+        ("README.md", "give one that ends in .html"),
         ("table.html", "the Markdown beside it"),
-        ("experiment.json", "is the table of the runs in"),
-        ("SUMMARY.json", "is the table of the runs in") if (tmp_path / "RUNS").exists() else ("summary.json", "is the table of"),
-        ("x", "is a folder"),
+        ("x", "is not the name of a page"),
     ]:
         with pytest.raises(FPTError, match=match):
             report(a_run, "--output", a_run.parent / name)

@@ -22,10 +22,11 @@ from fpt import hub
 from fpt.args import EvaluateArguments
 from fpt.checkpoint import find_checkpoint
 from fpt.checkpoint.config import CONFIG, WEIGHTS
-from fpt.data.cache import _manifests
+from fpt.data.cache_folders import manifests
 from fpt.disk import exchange, temporary_folder
 from fpt.evaluation import run as evaluation
-from fpt.files import new_folder, old_folder, read_stably, sha256_file, snapshot, write_json, write_text
+from fpt.files import new_folder, old_folder, read_stably, sha256_file, write_json, write_text
+from fpt.hub import snapshot
 from fpt.report import find_runs
 from fpt.training import run
 
@@ -209,7 +210,7 @@ def test_entries_that_are_being_made_are_not_found(tmp_path: Path) -> None:
     write_json(tmp_path / "key" / "manifest.json", {})
     with temporary_folder(tmp_path / "other") as being_made:
         write_json(being_made / "manifest.json", {})
-        assert _manifests(tmp_path) == [tmp_path / "key" / "manifest.json"]
+        assert manifests(tmp_path) == [tmp_path / "key" / "manifest.json"]
 
 
 def test_a_report_passes_over_what_is_being_deleted(tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ rejected rows and a manifest. It appears whole or not at all. Its key is a hash 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,12 +21,13 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.csv_files import read_csv, write_csv
+from fpt.data.cache_folders import manifests, read_manifest, sweep_work, work_folder
 from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer, tokenizer_sha256
 from fpt.disk import reason, refusals, remove
-from fpt.errors import FPTError
+from fpt.errors import FPTError, RejectedRows
 from fpt.files import alone, cache_home, new_folder, slug, user_path, write_json
 from fpt.inputs import Input, Patches, input_from_dict
 from fpt.outputs import Classes, Output, output_from_dict
@@ -118,13 +117,13 @@ def prepare(
     folder = root / "arrow" / slug(task.name)
     request = describe_request(task, args, seed, tokenizer)
     if args.data_dir is None:
-        for entry in _manifests(folder):
-            manifest = _read_manifest(entry)
+        for entry in manifests(folder):
+            manifest = read_manifest(entry)
             if manifest is None or manifest["request"] != request:
                 continue
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
-                _sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
+                sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
                 return _check_tokens(_load(entry.parent, task, args), tokenizer, data_sha256)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     if not fetch and task.name.startswith(HUB) and not user_path(task.name.removeprefix(HUB)).exists():
@@ -136,17 +135,17 @@ def prepare(
     key = _key(request, source)
     entry, lock = folder / key, root / "locks" / f"{slug(task.name)}-{key}"
     # A cache that can't be written to has no locks; it needs none for what is there.
-    if _read_manifest(entry / "manifest.json") is None:
+    if read_manifest(entry / "manifest.json") is None:
         waiting = lambda: log("data: another run preprocesses the same data; waiting for it")  # noqa: E731
         with alone(lock, waiting, lambda line: log(f"data: {line}")) as locked:
-            if _read_manifest(entry / "manifest.json") is None:
+            if read_manifest(entry / "manifest.json") is None:
                 log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
                 what = f"the cache {root} can't be written"
-                with refusals(what, root), _work_folder(root / "work" / lock.name, locked) as work:
+                with refusals(what, root), work_folder(root / "work" / lock.name, locked) as work:
                     build_entry(entry, work, task, args, request, source, tokenizer)
                 return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
-    _sweep_work(root, lock.name)
+    sweep_work(root, lock.name)
     return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
 
 
@@ -307,45 +306,12 @@ def _load(entry: Path, task: Task, args: DataArguments) -> Prepared:
     """
     try:
         return load_entry(entry, task, args)
-    except FPTError:
+    except RejectedRows:
         raise
     except Exception as error:  # of pyarrow, pandas, tokenizers or the file system
         raise FPTError(
             f"the cache entry {entry} can't be read ({reason(error)}); delete that folder, it is made again"
         ) from error
-
-
-@contextlib.contextmanager
-def _work_folder(work: Path, locked: bool) -> Iterator[Path]:
-    """Yield the folder of shards that are done; where the file system has no locks, one that no other process knows."""
-    work.parent.mkdir(parents=True, exist_ok=True)
-    if not locked:
-        with tempfile.TemporaryDirectory(prefix=f"{work.name}.", dir=work.parent) as own:
-            yield Path(own)
-        return
-    work.mkdir(exist_ok=True)
-    try:
-        yield work
-    finally:
-        for left in work.glob("tmp*"):  # half written, by us or by a writer that was killed
-            remove(left)
-
-
-def _sweep_work(root: Path, name: str) -> None:
-    """Remove the shards of a writer that was killed when its entry was whole; not those of a living one, nor where we may not."""
-
-    def taken() -> None:
-        raise FPTError("a living one")
-
-    if (root / "work" / name).is_dir():
-        with contextlib.suppress(FPTError), alone(root / "locks" / name, taken) as locked:
-            if locked:
-                remove(root / "work" / name)
-
-
-def _manifests(folder: Path) -> list[Path]:
-    """Manifests of the entries of a task, without those that are being made."""
-    return sorted(path for path in folder.glob("*/manifest.json") if not path.parent.name.startswith("."))
 
 
 def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
@@ -398,13 +364,3 @@ def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, st
 def _key(request: dict[str, Any], source: Source) -> str:
     text = json.dumps([request, source.sha256, *source.notes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """A manifest, None where there is none that we can use."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = ("request", "data_sha256", "users_own", "origin")
-    return manifest if isinstance(manifest, dict) and all(name in manifest for name in known) else None
