@@ -207,7 +207,8 @@ def test_a_run_is_trained_pushed_scored_and_shown(desk: Path, llama_dir: Path, h
             "experiment": ["--dry_run"],
         }.get(name, [])
         monkeypatch.setattr(sys, "argv", [*words[words.index("-m") + 1 if "-m" in words else 1 :], *more])
-        importlib.import_module("evaluate" if name == "evaluate" else f"fpt.{name}").main()
+        module = {"evaluate": "evaluate", "report": "fpt.report.__main__"}.get(name, f"fpt.{name}")
+        importlib.import_module(module).main()
         done[name] += 1
     assert min(done.values()) > 0
     assert "model.safetensors" in here.repositories["user/fpt-cyp3a4"].commits[-1][1]

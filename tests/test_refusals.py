@@ -145,7 +145,7 @@ def test_generated_tasks_predict_no_files(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_baseline_is_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = "--dataset imagefolder:pictures --image_size 16 --max_steps 1"
     train(f"{pictures} --model cnn --output_dir cnn", monkeypatch)
-    with pytest.raises(FPTError, match="is a run of --model cnn, which has no core"):
+    with pytest.raises(FPTError, match="is a run of --model cnn, which has no backbone"):
         train(f"{pictures} --backbone run:cnn --output_dir run", monkeypatch)
 
 

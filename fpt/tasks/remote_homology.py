@@ -194,7 +194,9 @@ class RemoteHomology(TextTask):
                 f"no data for {self.name}: the download failed ({type(error).__name__}); put {', '.join(names.values())}"
                 " (.json or .lmdb) into DIR and give --data_dir DIR"
             ) from None
-        return _read(_files(downloads, names), "TAPE")
+        if not (found := _files(downloads, names)):
+            raise FPTError(f"unknown --holdout {args.options['holdout']!r}: TAPE's archive has no file of it")
+        return _read(found, "TAPE")
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """TAPE's own splits; proteins that can't be read are set aside."""
