@@ -56,7 +56,8 @@ def check_types(arguments: Any) -> None:
     for field in dataclasses.fields(arguments):
         if not field.init:
             continue
-        value, kinds = getattr(arguments, field.name), typing.get_args(hints[field.name]) or (hints[field.name],)
+        value: Any = getattr(arguments, field.name)
+        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
         if value is None and type(None) in kinds:
             continue
         kind = next((k for k in kinds if k in NAMES), None)
@@ -64,14 +65,10 @@ def check_types(arguments: Any) -> None:
             continue
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise FPTError(f"--{field.name} {_short(value)} must be {NAMES[kind]}")
-        if kind is float and not math.isfinite(value):
+        if kind is float and not -math.inf < value < math.inf:
             raise FPTError(f"--{field.name} {value} must be a finite number")
-        if (
-            isinstance(value, str)
-            and not value.strip()
-            and field.name not in may_be_empty
-            and not (value and "delimiter" in field.name)
-        ):
+        empty = kind is str and not str(value).strip() and field.name not in may_be_empty
+        if empty and not (value and "delimiter" in field.name):
             raise FPTError(f"--{field.name} is empty; give a value, or leave it out")
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.config_file import Configuration, read_configuration
@@ -58,9 +58,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or "-h" in action.option_strings:
             return super()._format_action_invocation(action)
-        default: Any = action.metavar or action.dest.upper()
-        metavar = "" if action.nargs in (0, "?") else f" {self._format_args(action, default)}"
-        return f"{action.option_strings[0]}{metavar}"
+        value = "" if action.nargs in (0, "?") else f" {self._format_args(action, str(action.metavar or action.dest.upper()))}"
+        return f"{action.option_strings[0]}{value}"
 
 
 class Reader:
@@ -142,15 +141,16 @@ def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[st
         if isinstance(action, argparse._HelpAction | argparse._VersionAction):
             continue
         if action.nargs != 0:
+            reader = Reader(action)
             if action.metavar is None and action.option_strings and not action.choices:
-                action.metavar = METAVARS.get(action.type or str)  # type: ignore[arg-type]
-            action.type = Reader(action)
+                action.metavar = METAVARS.get(reader.kind)
+            action.type = reader
         if action.const is True and action.nargs == "?":
             action.const = "true"  # read like any other text
         if action.required:
             needed.append(action)
             action.required = False
-    parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign,assignment,return-value]
+    parser.error = _refuse  # type: ignore[method-assign]
     parser.exit_on_error = False
     namespace = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     words = [typed(word) for word in words]
@@ -167,7 +167,7 @@ def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[st
     return values
 
 
-def _refuse(parser: argparse.ArgumentParser, message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     raise UsageError(f"{message}; --help lists all arguments")
 
 

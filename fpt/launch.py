@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import torch
@@ -34,7 +34,7 @@ def main() -> None:
     """Check what is asked for, launch, and end as the processes end."""
     parser = launch_command_parser()
     known = [word for action in parser._actions for word in action.option_strings]
-    parser.error = lambda message: _refuse(message, known)  # type: ignore[method-assign,assignment]
+    parser.error = lambda message: _refuse(message, known)  # type: ignore[method-assign]
     args = parser.parse_args()
     check(args)
     # The signals that torchrun's agent keeps for itself; the others are ours.
@@ -101,7 +101,7 @@ def _configuration(path: str | None) -> Any:
     return config
 
 
-def _refuse(message: str, known: Sequence[str]) -> None:
+def _refuse(message: str, known: Sequence[str]) -> NoReturn:
     unknown = message.removeprefix("unrecognized arguments: ").split()[0] if message.startswith("unrecognized") else ""
     raise UsageError(f"{message}{did_you_mean(unknown, known) if unknown else ''}; accelerate launch --help lists all arguments")
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from strange_text import cells_of, kinds
 
+import fpt
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.csv_files import read_csv
 from fpt.errors import FPTError
@@ -90,6 +91,8 @@ def test_half_a_character_of_a_json_file_is_refused_row_by_row(trained: Path, tm
     (tmp_path / "all.jsonl").write_text(json.dumps(rows[1]))
     with pytest.raises(FPTError, match="row-1 is refused: half a character"):
         evaluation.run(EvaluateArguments(str(trained / "=run <b>"), predict=str(tmp_path / "all.jsonl"), output=str(out)))
+    said = fpt.load(str(trained / "=run <b>")).predict(["a", "b\ud800"])
+    assert [one["prediction"] is None for one in said] == [False, True]
 
 
 class Page(html.parser.HTMLParser):

@@ -199,7 +199,9 @@ def predict_file(
         for sample, prediction in zip(samples, predictions, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
                 cells[name][sample["row"]] = cell
-    return rows.map(lambda cell: cell if isinstance(cell, str) else cell_text(cell)).assign(**cells)
+    # Objects: texts of pandas can't hold half a character, and a list in Python may.
+    texts = {name: pd.Series(list(map(cell_text, column)), column.index, object) for name, column in rows.items()}
+    return pd.DataFrame(texts, columns=rows.columns).assign(**cells)
 
 
 def _remarks(features: Mapping[str, Sequence[Any]], task: Task, args: DataArguments) -> list[str]:
