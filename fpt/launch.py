@@ -43,10 +43,10 @@ def main() -> None:
     try:
         launch_command(args)
     except subprocess.CalledProcessError as error:
-        # The script has said what was wrong; a signal that ended it is told as a shell does.
-        sys.exit(error.returncode if error.returncode >= 0 else 128 - error.returncode)
+        # The script has said what was wrong.
+        sys.exit(_status([error.returncode], came))
     except ChildFailedError as error:
-        sys.exit(_status([failure.exitcode for failure in error.failures.values()]))
+        sys.exit(_status([failure.exitcode for failure in error.failures.values()], came))
     except (ValueError, NotImplementedError) as error:
         raise FPTError(f"accelerate launch: {error}") from error
     if signal.SIGINT in came:
@@ -125,9 +125,15 @@ def _pass_signals_on() -> list[int]:
     return came
 
 
-def _status(codes: list[int]) -> int:
-    """The status of a job whose processes ended with `codes`: what they said themselves before what a signal did to them."""
+def _status(codes: Sequence[int], came: Sequence[int] = ()) -> int:
+    """The status of a job whose processes ended with `codes`: what they said themselves before what a signal did to them.
+
+    Args:
+        came: signals that this launcher passed on. A process that has saved its state may still be ended by one.
+    """
     said = [code for code in codes if code > 0]
+    if not said and signal.SIGINT in came:
+        return INTERRUPTED
     return max(said) if said else max((128 - code for code in codes), default=1)
 
 

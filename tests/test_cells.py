@@ -33,7 +33,7 @@ if what == "error":
     print("error: the disk is full")
     sys.exit(2)
 if what == "waits":
-    signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *a: None if "stay" in os.environ["WHAT"] else sys.exit(0))
     open(folder + "/started", "w").close()
     time.sleep(30)
 if what == "nothing":
@@ -112,13 +112,15 @@ def test_ctrl_c_reaches_the_cells(second: bool, status: str, make, monkeypatch) 
     import threading
     import time
 
-    runner, cells, _ = make(s1="waits", s2="waits", s3="waits")
+    # A process that does not end by itself has to be killed.
+    runner, cells, _ = make(s1="waits", s2="waits", s3="waits", **({"stay": "stay"} if second else {}))
 
     def press() -> None:
         while not (cells[0].folder / "started").exists():
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
         if second:
+            time.sleep(0.1)  # two at once are one
             os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)

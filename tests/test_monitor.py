@@ -12,6 +12,7 @@ import psutil
 import pytest
 from accelerate import Accelerator
 
+from fpt.console import consoles
 from fpt.training import Loop, run
 from fpt.training.monitor import Bar
 
@@ -48,9 +49,10 @@ def test_all_is_saved_before_anything_is_printed_or_tracked(settings, tmp_path: 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_console_that_is_gone_ends_nothing(stream: str, settings, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sys, stream, Closed())
-    run(*settings(max_steps=8))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, stream, Closed())
+        with consoles():  # as every command
+            run(*settings(max_steps=8))
     assert finished(tmp_path / "run")["steps"] == 8
 
 
@@ -118,4 +120,4 @@ def test_training_outlives_the_process_of_wandb(settings, tmp_path: Path, monkey
     run(*settings(report_to="wandb", max_steps=12))
     assert killed, "wandb had no process of its own"
     assert finished(tmp_path / "run")["steps"] == 12
-    assert capsys.readouterr().out.count("warning: --report_to wandb failed") <= 1
+    assert capsys.readouterr().out.count("warning: --report_to wandb failed") == 1

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fpt import state
 from fpt.errors import FPTError
 from fpt.outputs import Classes
 from fpt.random_state import OwnRandom, drawing
 from fpt.together import Together
-from fpt.training import Loop, run
+from fpt.training import Loop, loop, results, run
 from fpt.training.records import Failure
 from fpt.training.summary import pick_rate
 
@@ -204,13 +205,8 @@ def test_when_all_fail_it_is_one_line(settings, tmp_path: Path, monkeypatch) -> 
 
 @pytest.mark.parametrize("writes", ["state", "checkpoint", "results"])
 def test_a_full_disk_in_the_folder_of_one_run_leaves_the_others(writes, settings, tmp_path: Path, monkeypatch) -> None:
-    places = {
-        "state": "fpt.training.resume.state.save",
-        "checkpoint": "fpt.training.loop.save_checkpoint",
-        "results": "fpt.training.results.write",
-    }
-    module, _, name = places[writes].rpartition(".")
-    target = __import__("importlib").import_module(module)
+    places = {"state": (state, "save"), "checkpoint": (loop, "save_checkpoint"), "results": (results, "write")}
+    target, name = places[writes]
     real = getattr(target, name)
 
     def full(folder: Path, *rest, **named):

@@ -22,12 +22,12 @@ ROOT = Path(__file__).parent.parent
 
 def press(monkeypatch, step: int, *numbers: int) -> None:
     """Send signals to this process in the middle of a step."""
-    update = Loop.update
+    update, left = Loop.update, [numbers]
 
     def signalled(self: Loop) -> None:
         update(self)
-        if self.progress.step == step:
-            for number in numbers:
+        if self.progress.step == step and left:
+            for number in left.pop():
                 signal.raise_signal(number)
 
     monkeypatch.setattr(Loop, "update", signalled)
@@ -103,7 +103,7 @@ def launched(tmp_path: Path, core: Path, config: str, processes: int) -> subproc
     return child
 
 
-@pytest.mark.parametrize(("config", "processes", "terminal"), [("cpu", 1, True), ("cpu", 1, False), ("multi_cpu", 2, True)])
+@pytest.mark.parametrize(("config", "processes", "terminal"), [("cpu", 1, True), ("multi_cpu", 2, False)])
 def test_ctrl_c_under_a_launcher(config: str, processes: int, terminal: bool, tmp_path: Path, llama_dir: Path) -> None:
     child = launched(tmp_path, llama_dir, config, processes)
     # A terminal sends it to all processes in front of it; `kill -INT` to the launcher alone.
@@ -119,6 +119,7 @@ def test_ctrl_c_under_a_launcher(config: str, processes: int, terminal: bool, tm
 def test_a_second_ctrl_c_ends_a_launched_run_at_once(tmp_path: Path, llama_dir: Path) -> None:
     child = launched(tmp_path, llama_dir, "cpu", 1)
     os.kill(child.pid, signal.SIGINT)
+    time.sleep(0.1)  # two at once are one
     os.kill(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors[-3000:]
@@ -128,3 +129,4 @@ def test_a_status_of_several_processes() -> None:
     assert _status([-9, 2]) == 2
     assert _status([-9]) == 137
     assert _status([]) == 1
+    assert _status([-15], [signal.SIGINT]) == 130

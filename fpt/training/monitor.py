@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -185,6 +186,12 @@ class Tracker:
 
     def _lost(self, error: BaseException) -> None:
         self.on, self.accelerator.trackers = False, []
+        if self.name == "wandb":
+            # Or it tries once more when Python ends, and prints a traceback.
+            with contextlib.suppress(Exception):
+                import wandb
+
+                wandb.teardown(exit_code=1)
         why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         say(self.accelerator, f"warning: --report_to {self.name} failed ({why}); training goes on without it")
 

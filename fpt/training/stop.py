@@ -48,8 +48,8 @@ class Stop:
     def watching(self) -> Iterator[None]:
         """Take note of the signals that come inside.
 
-        A signal may come twice, from the launcher and from the scheduler; after a good end a second SIGTERM is not heeded. Ctrl-C
-        is left alone where it is ignored, as in the background of a shell.
+        A signal may come twice, from the launcher and from the scheduler; after a good end by SIGTERM a second one is not heeded.
+        Ctrl-C is left alone where it is ignored, as in the background of a shell.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -60,4 +60,5 @@ class Stop:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, signal.SIG_IGN if self.done and number == signal.SIGTERM else handler)
+                again = self.done and number == self.signal == signal.SIGTERM
+                signal.signal(number, signal.SIG_IGN if again else handler)
