@@ -175,7 +175,7 @@ def test_bit_xor_is_the_papers() -> None:
         assert (first ^ second == sample["label"]).all()
     longer = prepared_of(arguments("bit-xor", options={"num_bits": 8, "num_patterns": 3, "patch_size": 4}))
     assert (longer.output, longer.samples("train").lengths[0]) == (Bits(size=4, tokens=2), 6)
-    with pytest.raises(FPTError, match="patches must fill the bits"):
+    with pytest.raises(FPTError, match=r"--patch_size \d+ must divide --num_bits"):
         prepared_of(arguments("bit-xor", options={"patch_size": 2}))
     with pytest.raises(FPTError, match="has no argument --size; its own are --num_bits"):
         prepared_of(arguments("bit-xor", options={"size": 2}))

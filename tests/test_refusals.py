@@ -247,8 +247,8 @@ def test_proteins_from_the_archive_of_tape(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("urllib.request.urlretrieve", fetch)
     args = arguments("remote-homology", options={"holdout": "fold"})
     assert len(TASKS["remote-homology"].locate(args, quiet).rows) == 42
-    with pytest.raises(FPTError, match="unknown --holdout 'nothing'"):
-        TASKS["remote-homology"].locate(arguments("remote-homology", options={"holdout": "nothing"}), quiet)
+    with pytest.raises(FPTError, match="unknown --holdout 'nothing'; known: fold, superfamily, family"):
+        TASKS["remote-homology"].options(holdout="nothing")
 
 
 def test_an_archive_that_leads_elsewhere_writes_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

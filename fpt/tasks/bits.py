@@ -69,8 +69,8 @@ class _BitTask(GeneratedTask):
     def dim(self, args: DataArguments) -> int:
         """Bits in a token."""
         bits, patch = args.options["num_bits"], args.options["patch_size"]
-        if min(bits, patch, args.options["num_patterns"]) < 1 or bits % patch:
-            raise FPTError(f"--num_bits {bits} --patch_size {patch} --num_patterns: at least 1, and patches must fill the bits")
+        if bits % patch:
+            raise FPTError(f"--patch_size {patch} must divide --num_bits {bits}")
         return patch
 
     def output(self, args: DataArguments) -> Bits:

@@ -13,7 +13,6 @@ import numpy as np
 
 from fpt.args import DataArguments, arg
 from fpt.checks import Range, check_ranges
-from fpt.errors import FPTError
 from fpt.outputs import Value
 from fpt.tasks import TASKS, GeneratedTask
 
@@ -41,8 +40,6 @@ class DigitAdd(GeneratedTask):
 
     def dim(self, args: DataArguments) -> int:
         """A one in eleven places."""
-        if min(args.options["num_numbers"], args.options["num_digits"]) < 1 or args.options["num_digits"] > 15:
-            raise FPTError("--num_numbers must be at least 1 and --num_digits between 1 and 15")
         return PLUS + 1
 
     def output(self, args: DataArguments) -> Value:

@@ -143,8 +143,6 @@ class ListOps(TextTask):
                 sha = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
                 return Source(rows, "--data_dir, LRA basic_*.tsv", sha, users_own=True)
         options = args.options
-        if min(options.values()) < 1 or options["max_args"] < 2 or options["max_depth"] < 2:
-            raise FPTError("--num_train and --num_eval must be at least 1, --max_depth and --max_args at least 2")
         if args.longest < 16:
             raise FPTError(f"--max_length {args.max_length} is too short for an expression; give at least 16")
         recipe = {**options, "max_length": args.max_length}

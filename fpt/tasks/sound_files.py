@@ -25,7 +25,6 @@ import soundfile
 import torch
 import torchaudio
 
-from fpt.files import user_path
 from fpt.tasks.sound_headers import EditedFile, SoundHeader, read_header
 
 SAMPLE_RATE = 16_000
@@ -91,7 +90,7 @@ def open_sound(name: str | Path) -> BinaryIO:
             text = os.fsdecode(unquote_to_bytes(os.fsencode(text[7:].removeprefix("localhost"))))
         elif "://" in text:
             raise ValueError("an address; download the file and give its path")
-        path = user_path(text)
+        path = Path(text).expanduser()
         # Opening a pipe would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("is a folder" if path.is_dir() else "is not a regular file")
