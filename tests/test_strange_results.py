@@ -308,9 +308,9 @@ def test_rows_on_other_weights_have_other_names(tmp_path: Path) -> None:
         ("run --output x.md", "--output x.md is not the name of a page"),
         ("run --output run/results.json", "is not the name of a page"),
         ("run --output run", "is not the name of a page"),
-        ("run --output run/results.json/x.html", "can't be written"),
+        ("run --output run/results.json/x.html", "give a name outside of it"),
         ("run --samples -1", "--samples -1 must be at least 0"),
-        ("~nobody_of_this_name/x", "give the folder's full name"),
+        ("~nobody_of_this_name/x", "give the whole path"),
         ("nothing", "nothing is not a folder"),
     ],
 )
