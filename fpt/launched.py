@@ -17,7 +17,6 @@ from accelerate.utils import DistributedType, DynamoBackend, str_to_bool
 
 from fpt.args import ModelArguments, TrainArguments
 from fpt.errors import FPTError, did_you_mean
-from fpt.launch_checks import check_launch
 
 PRECISIONS = ("no", "bf16", "fp16")
 PRECISION, STEPS = "ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
@@ -102,7 +101,6 @@ def check_launcher(args: TrainArguments, model_args: ModelArguments) -> None:
     Raises:
         FPTError: names both.
     """
-    check_launch()
     check_environment()
     if os.environ.get(STEPS, AUTO).strip().lower() in ("", AUTO):
         os.environ.pop(STEPS, None)  # accelerate reads a number there

@@ -17,6 +17,7 @@ from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
 from fpt.errors import FPTError, RejectedRows
 from fpt.files import slug
+from fpt.launch_checks import check_launch
 from fpt.launched import check_launcher
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, table
@@ -46,6 +47,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     """
     started = time.perf_counter()
     check_arguments(args)
+    # First: it finds the DeepSpeed file that the arguments are held against.
+    check_launch()
     check_launcher(args, model_args)
     kind = MODELS[model_args.model]
     kind.check(model_args)
