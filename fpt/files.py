@@ -224,10 +224,10 @@ def read_stably(folder: Path, read: Callable[[Path], T]) -> T:
             try:
                 result = read(place)
             except Exception:
-                if _is_at(handle, place) or (handle is None and attempt >= LOOKS):
+                if _has_stayed(handle, place, first) or (handle is None and attempt >= LOOKS):
                     raise
             else:
-                if _is_at(handle, place) or (handle is None and attempt >= LOOKS):
+                if _has_stayed(handle, place, first) or (handle is None and attempt >= LOOKS):
                     return result
         finally:
             if handle is not None:
@@ -243,11 +243,12 @@ def _open_folder(path: Path) -> int | None:
         return None
 
 
-def _is_at(handle: int | None, path: Path) -> bool:
+def _has_stayed(handle: int | None, place: Path, first: Path) -> bool:
+    """Whether the folder that is open is still at `place`, and is not the version before, which goes once there is a `first`."""
     if handle is None:
         return os.name != "posix"  # elsewhere folders can't be opened, nor renamed while somebody reads in them
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return os.path.samestat(os.fstat(handle), os.stat(place)) and (place == first or not os.path.lexists(first))
     except OSError:
         return False
 

@@ -170,6 +170,25 @@ def test_a_read_is_repeated_when_a_folder_of_the_same_number_came(tmp_path: Path
     assert seen == [1, 2, 3, 4]
 
 
+def test_a_version_that_goes_while_it_is_read_is_not_damaged(tmp_path: Path) -> None:
+    """Between the two steps of a swap the version before is read; its files go one by one once the new one is there."""
+    folder = tmp_path / "checkpoint"
+    write_version(folder, 1)
+    folder.rename(old_folder(folder))
+    places = []
+
+    def read(place: Path) -> int:
+        places.append(place)
+        if place != folder:
+            write_version(tmp_path / "new", 2)
+            (tmp_path / "new").rename(folder)
+            (place / WEIGHTS).unlink()
+        return read_version(place)
+
+    assert read_stably(folder, read) == 2
+    assert places == [old_folder(folder), folder]
+
+
 def test_a_folder_that_is_replaced_for_ever_is_one_line(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(fpt.files, "READS", 4)
     write_version(tmp_path / "checkpoint", 1)
