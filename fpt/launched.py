@@ -84,6 +84,11 @@ def check_environment() -> None:
     for name, what in (("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "tensor, context or sequence parallelism")):
         if switched_on(name):
             raise FPTError(f"ACCELERATE_USE_{name} asks for {what}, which this project does not do; leave it out of the launcher")
+    steps = os.environ.get(STEPS, AUTO).strip()
+    if steps.lower() in ("", AUTO):
+        os.environ.pop(STEPS, None)  # accelerate reads a number there
+    elif not steps.isdigit() or int(steps) < 1:
+        raise FPTError(f"{STEPS} is {steps!r}; give a whole number from 1 up, or unset it")
     downcast = os.environ.get("ACCELERATE_DOWNCAST_BF16", "").lower()
     if downcast not in ("", "0", "no", "false"):
         raise FPTError(f"ACCELERATE_DOWNCAST_BF16 is {downcast!r}, which is for TPUs; unset it and give --mixed_precision bf16")
@@ -102,8 +107,6 @@ def check_launcher(args: TrainArguments, model_args: ModelArguments) -> None:
         FPTError: names both.
     """
     check_environment()
-    if os.environ.get(STEPS, AUTO).strip().lower() in ("", AUTO):
-        os.environ.pop(STEPS, None)  # accelerate reads a number there
     _agree(STEPS, os.environ.get(STEPS), "gradient_accumulation_steps", args.gradient_accumulation_steps)
     _agree(CLIPPING, os.environ.get(CLIPPING), "max_grad_norm", args.max_grad_norm)
     if switched_on("FSDP"):

@@ -47,13 +47,20 @@ def deepspeed(monkeypatch, tmp_path: Path, **values) -> Path:
     return path
 
 
-@pytest.mark.parametrize("said", ["4", "x", "2.0", "0", "-1", "1e0"])
-def test_other_accumulation_steps_of_the_launcher_are_refused(said: str, monkeypatch, settings, tmp_path: Path) -> None:
-    monkeypatch.setenv(STEPS, said)
-    refused(f"{STEPS} is {said}, --gradient_accumulation_steps is 2", gradient_accumulation_steps=2)
+def test_other_accumulation_steps_of_the_launcher_are_refused(monkeypatch, settings, tmp_path: Path) -> None:
+    monkeypatch.setenv(STEPS, "4")
+    refused(f"{STEPS} is 4, --gradient_accumulation_steps is 2", gradient_accumulation_steps=2)
     with pytest.raises(FPTError, match="--gradient_accumulation_steps is 1"):
         run(*settings())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("said", ["x", "2.0", "0", "-1", "1e0"])
+def test_accumulation_steps_that_are_no_number_are_refused_everywhere(said: str, monkeypatch) -> None:
+    monkeypatch.setenv(STEPS, said)
+    refused(f"{STEPS} is '{said}'; give a whole number from 1 up")
+    with pytest.raises(FPTError, match="give a whole number"):
+        make_accelerator()
 
 
 @pytest.mark.parametrize("said", ["2", "auto", "AUTO", ""])

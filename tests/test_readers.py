@@ -16,11 +16,12 @@ import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
+import fpt.checkpoint.config
 import fpt.disk
 import fpt.files
 from fpt import hub
 from fpt.args import EvaluateArguments
-from fpt.checkpoint import find_checkpoint
+from fpt.checkpoint import find_checkpoint, load_checkpoint
 from fpt.checkpoint.config import CONFIG, WEIGHTS
 from fpt.data.cache_folders import manifests
 from fpt.disk import exchange, temporary_folder
@@ -86,6 +87,33 @@ def test_a_push_takes_one_version(writer: Path) -> None:
             read_version(copy)
             assert sorted(p.name for p in copy.iterdir()) == sorted([WEIGHTS, CONFIG])
     assert not copy.exists()
+
+
+def test_every_door_reads_one_version(settings, tmp_path: Path, monkeypatch) -> None:
+    """The run writes its next checkpoint while the first is read, at whatever file of it."""
+    run(*settings(max_steps=4, eval_steps=4))
+    folder = tmp_path / "run" / "checkpoint"
+    run(*settings(max_steps=4, eval_steps=4, seed=2, output_dir=str(tmp_path / "other")))
+    versions = [
+        shutil.copytree(place / "checkpoint", tmp_path / f"v-{place.name}") for place in (tmp_path / "run", tmp_path / "other")
+    ]
+    hashed, left = fpt.checkpoint.config.sha256_file, []
+
+    def replaced_before(path: Path) -> str:
+        if left and path.parent == folder:
+            with new_folder(folder) as new:
+                shutil.copytree(versions[left.pop() % 2], new, dirs_exist_ok=True)
+        return hashed(path)
+
+    monkeypatch.setattr(fpt.checkpoint.config, "sha256_file", replaced_before)
+    for door in (
+        lambda: evaluation.run(EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(tmp_path / "raw"))),
+        lambda: fpt.load(str(tmp_path / "run")).predict(["CCO"]),
+        lambda: load_checkpoint(folder),
+    ):
+        left[:] = range(4)
+        door()
+        assert not left
 
 
 def test_results_are_whole_beside_their_writer(tmp_path: Path) -> None:

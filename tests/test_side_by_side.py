@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from safetensors.torch import load_file
 
 from fpt import state
 from fpt.errors import FPTError
-from fpt.outputs import Classes
 from fpt.random_state import OwnRandom, drawing
 from fpt.together import Together
 from fpt.training import Loop, loop, results, run
@@ -95,8 +93,6 @@ def test_a_stop_changes_nothing_side_by_side(settings, tmp_path: Path, monkeypat
     for name in ("seed-1", "seed-2"):
         assert losses(tmp_path / "parts" / name) == losses(tmp_path / "whole" / name)
         assert same(tmp_path / "parts" / name, tmp_path / "whole" / name)
-    # A run of several goes on alone as well.
-    shutil.rmtree(tmp_path / "parts" / "seed-2" / "state")
 
 
 def test_a_run_of_several_goes_on_alone(settings, tmp_path: Path, monkeypatch) -> None:
@@ -228,15 +224,15 @@ def test_a_run_that_stops_early_is_no_failure(settings, monkeypatch) -> None:
     assert [one["steps"] for one in summary["runs"]] == [12, 12] and summary["failed"] == []
 
 
-def test_predictions_that_are_not_finite_fail_one_run(settings, monkeypatch) -> None:
-    predict = Classes.predict
+@pytest.mark.parametrize("where", ["valid", "test"])
+def test_predictions_that_are_not_finite_fail_one_run(where: str, settings, tmp_path: Path, monkeypatch) -> None:
+    predict = Loop.predict
 
-    def bad(self, logits):
-        return predict(self, logits)
+    def bad(self: Loop, split: str):
+        predictions, labels = predict(self, split)
+        return predictions * (float("nan") if self.args.seed == 2 and split == where else 1.0), labels
 
-    monkeypatch.setattr(Classes, "predict", bad)
-    seen = Loop.predict
-    nan = lambda loop, found: (found[0] * float("nan"), found[1]) if loop.args.seed == 2 else found  # noqa: E731
-    monkeypatch.setattr(Loop, "predict", lambda self, split: nan(self, seen(self, split)))
+    monkeypatch.setattr(Loop, "predict", bad)
     summary = run(*settings(seeds="1,2", **SHORT))
     assert "predicts numbers that are not finite" in summary["failed"][0]["reason"] and len(summary["runs"]) == 1
+    assert not (tmp_path / "run" / "seed-2" / "results.json").exists()

@@ -177,7 +177,14 @@ class Loop:
 
     def score(self, split: str) -> dict[str, float | None]:
         """Metrics of the model as it is now on `split`."""
-        predictions, labels = self.predict(split)
+        return self.metrics(*self.predict(split))
+
+    def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+        """Metrics of predictions of the model.
+
+        Raises:
+            FPTError: they are not finite.
+        """
         if not np.isfinite(predictions).all():
             raise FPTError(
                 f"the model of step {self.progress.step} predicts numbers that are not finite; start again with a lower"

@@ -17,7 +17,7 @@ from fpt.checkpoint import add_test_metrics, save_checkpoint
 from fpt.csv_files import write_csv
 from fpt.data.cache import Prepared
 from fpt.errors import FPTError
-from fpt.evaluation.predict import prediction_table, resolution_of
+from fpt.evaluation.predict import prediction_table
 from fpt.flops import matmul_peak, step_flops
 from fpt.launched import compiled_by
 from fpt.parallel import precision, strategy, whole
@@ -50,7 +50,7 @@ def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
     predictions, labels = loop.predict("test") if test else (np.empty(0), np.empty(0))
     seconds, scored_per_second = time.perf_counter() - begun, None
     if test:
-        metrics["test"] = prepared.output.metrics(labels, predictions, resolution_of(loop.model, accelerator))
+        metrics["test"] = loop.metrics(predictions, labels)
         scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
     results = {
         **about(loop.job, metrics),
