@@ -109,6 +109,14 @@ def test_nothing_of_a_page_can_run_or_be_fetched(honest: tuple[str, str]) -> Non
     assert not re.search(r"<script|https?://", re.sub(r"base64,[^\"]*", "", honest[0]))
 
 
+def test_a_part_of_a_page_for_a_notebook_is_escaped_as_well() -> None:
+    text = "<script>alert(1)</script>"
+    blocks = [page.Heading(text), page.Paragraph(text), page.Pictures([page.Paragraph(text), page.Picture("PHN2Zy8+", text)])]
+    read = Reader(page.fragment(blocks))
+    assert read.tags == {("style",), ("h3",), ("p",), ("div", "class"), ("img", "alt", "src")}
+    assert "".join(read.texts).count(text) == 3
+
+
 def leaves(values: Any, place: tuple = ()) -> Iterator[tuple]:
     """Places of all values within values."""
     inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import numpy as np
 
 from fpt.errors import FPTError
@@ -70,10 +72,20 @@ def build(folders: Sequence[Path], title: str, samples: int, data_dir: str | Non
         task.blocks = [learning_curves(rows), *_curve_notes(rows), *_score_pictures(rows)]
         task.blocks += _insights(rows, samples, data_dir, log) if samples else []
         tasks.append(task)
-    template = html_templates(Path(__file__).parent)
+    return _templates().get_template("page.html.j2").render(title=title, tasks=tasks), markdown_of(title, tasks)
+
+
+def fragment(blocks: Sequence[Block]) -> str:
+    """Return blocks as HTML with the style of the page, to be shown in a notebook."""
+    parts: Any = _templates().get_template("blocks.html.j2").module
+    return str(parts.style()) + "".join(str(parts.block(block)) for block in blocks)
+
+
+def _templates() -> jinja2.Environment:
+    found = html_templates(Path(__file__).parent)
     kinds = {"picture": Picture, "pictures": Pictures, "heading": Heading}
-    template.tests |= {name: lambda it, kind=kind: isinstance(it, kind) for name, kind in kinds.items()}
-    return template.get_template("page.html.j2").render(title=title, tasks=tasks), markdown_of(title, tasks)
+    found.tests |= {name: lambda it, kind=kind: isinstance(it, kind) for name, kind in kinds.items()}
+    return found
 
 
 def task_of(name: str, rows: Sequence[Row]) -> Task:
