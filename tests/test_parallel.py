@@ -231,7 +231,8 @@ def test_batches_are_shared_out_without_loss_or_repetition(processes: int, count
 
 
 def test_deepspeed_that_would_be_left_out_is_an_error(place: Path, llama_dir: Path, tmp_path: Path) -> None:
-    env = {**environment("zero2"), "ACCELERATE_USE_CPU": "true"}
+    started = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    env = {**environment("zero2"), **started, "ACCELERATE_USE_CPU": "true"}
     out = subprocess.run(
         [sys.executable, "train.py", *arguments(place, llama_dir, "dropped")], capture_output=True, text=True, cwd=ROOT, env=env
     )
@@ -373,7 +374,7 @@ def test_the_launcher_ends_with_the_status_of_the_script(place: Path, llama_dir:
         [*command, *arguments(place, llama_dir, "bad", max_steps=0)], capture_output=True, text=True, cwd=ROOT, env=environment()
     )
     assert out.returncode == 2
-    assert out.stderr.strip().splitlines()[-1] == "error: --max_steps 0 must be at least 1"
+    assert out.stderr.strip().splitlines()[-1] == "error: --max_steps 0 must be at least 1 and at most 1,000,000,000"
 
 
 def test_a_full_disk_loses_nothing(place: Path, llama_dir: Path) -> None:
