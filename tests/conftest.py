@@ -30,6 +30,20 @@ LINKS = ["", "C", "O", "CC", "NC"]
 RIGHT = ["c2ccc({g})cc2", "c2cnc({g})cc2", "C2CCC({g})CC2", "c2cc({g})co2", "c2cc({g})cs2"]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[None]:
+    """A lone surrogate in what a test printed, logged or raised would end the process of pytest-xdist that sends its report."""
+    return utf_8((yield))
+
+
+def utf_8(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {utf_8(key): utf_8(item) for key, item in value.items()}
+    return [utf_8(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def molecules() -> list[tuple[str, int]]:
     """400 valid SMILES on 200 scaffolds; label 1 for those with a halogen, so that there is something to learn."""
     out = []

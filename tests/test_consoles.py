@@ -160,7 +160,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_what_a_terminal_would_act_on_is_written_out(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_terminal_would_act_on_is_written_out(
+    text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To standard error alone: a lone surrogate in a test's report ends the process of pytest-xdist that sends it.
+    monkeypatch.setattr(logging.getLogger("x"), "propagate", False)
+
     def main() -> None:
         print(f"column {text!s} of\ta\nfile")
         print(f"column {text!s}", file=sys.stderr)
@@ -176,6 +181,7 @@ def test_what_a_terminal_would_act_on_is_written_out(text: str, capsys: pytest.C
         assert text not in stream
         assert all(c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in stream)
     assert "\\" in shown.out and " of\ta\nfile" in shown.out
+    assert "\nlog " in shown.err
     assert len(shown.err.splitlines()[-1]) < 60
 
 
