@@ -36,6 +36,23 @@ def pytest_report_to_serializable() -> Iterator[None]:
     return utf_8((yield))
 
 
+# Files whose tests take minutes are started first, so that the processes of pytest-xdist end together.
+SLOW = (
+    "test_kills",
+    "test_parallel",
+    "test_cli",
+    "test_hostile",
+    "test_experiments",
+    "test_training",
+    "test_baselines",
+    "test_stop",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
 def utf_8(value):
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -102,15 +119,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained-looking Llama core with a tokenizer: 3 layers of width 32."""
-    folder = tmp_path_factory.mktemp("llama")
+    return make_llama(tmp_path_factory.mktemp("llama"))
+
+
+def make_llama(folder: Path, layers: int = 3, width: int = 32) -> Path:
+    """Write a Llama core of random weights with a tokenizer of characters; returns `folder`."""
     tokenizer = build_tokenizer(["".join(map(chr, range(33, 127)))], DataArguments(tokenizer="bpe", vocab_size=98), words=False)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         bos_token_id=tokenizer.bos_token_id,

@@ -12,7 +12,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from fpt import experiment, hub, inspect, plan, report
+from fpt import experiment, hub, inspect, plan
+from fpt.report import __main__ as report
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.baselines import MODELS
 from fpt.cli import parse, parse_training, read_arguments
@@ -97,7 +98,7 @@ OWN = {TASKS[name.replace("NAME", "bbb_martins").replace("FILE", "x.csv").replac
 OWN |= {MODELS[name].options for name in MODELS}
 NUMBERS = [
     (kind, one.name, float in (hint, *getattr(hint, "__args__", ())))
-    for kind in [*KINDS, *sorted(OWN - {None}, key=lambda kind: kind.__name__)]
+    for kind in [*KINDS, *sorted(OWN - {None}, key=lambda kind: (kind.__module__, kind.__name__))]
     for one in fields(kind)
     if one.init and {int, float} & {hint := get_type_hints(kind)[one.name], *getattr(hint, "__args__", ())}
 ]

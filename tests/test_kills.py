@@ -1,6 +1,6 @@
 """Runs that are killed at a call to the file system, and go on: nothing is lost, nothing is left, and all ends bitwise the same.
 
-FPT_KILLS sets how many kills there are (50).
+FPT_KILLS sets how many kills there are (30).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fpt.files import read_stably, write_text
 from fpt.run_dir import LOCK, OUTPUTS, remove_outputs, repair
 from fpt.training import run
 
-KILLS = int(os.environ.get("FPT_KILLS", "50"))
+KILLS = int(os.environ.get("FPT_KILLS", "30"))
 # Calls of `os` that change what is on the disk, or make sure of it.
 CALLS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync", "link")
 CONTEXT = multiprocessing.get_context("forkserver")

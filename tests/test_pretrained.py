@@ -216,7 +216,7 @@ def test_a_checkpoints_tokenizer_is_the_file_beside_it(
     # Without the file nothing is fetched either.
     config["tokenizer_sha256"] = None
     (tmp_path / "run/checkpoint/config.json").write_text(json.dumps(config))
-    with pytest.raises(FPTError, match="names the tokenizer 'evil/tokenizer' and has none beside it"):
+    with pytest.raises(FPTError, match="needs a tokenizer_sha256"):
         evaluate(EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(tmp_path / "raw")))
     assert here.asked == []
 

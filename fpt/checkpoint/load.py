@@ -194,7 +194,8 @@ def _empty_core(config: CheckpointConfig, log: Log, chain: int = 0) -> Core:
         return core_of_config(config_from_dict(config.core_config or {}), CoreSpec(config.core.name))
     if not config.core.name.startswith(RUN):
         return empty_core(config.core)
-    core = _empty_core(read_config(find_checkpoint(config.core.name.removeprefix(RUN), log)), log, chain + 1)
+    before = find_checkpoint(config.core.name.removeprefix(RUN), log)
+    core = _empty_core(read_stably(before, read_config), log, chain + 1)
     if config.core.num_layers is not None:
         shorten_core(core, config.core.num_layers)
     return core

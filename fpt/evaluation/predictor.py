@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fpt.checkpoint import find_checkpoint, load_checkpoint, read_config
+from fpt.args import DataArguments
+from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
 from fpt.checkpoint.load import understood
 from fpt.errors import FPTError
 from fpt.evaluation.files import as_rows, predict_file
 from fpt.evaluation.task import task_of
+from fpt.files import read_stably
 from fpt.parallel import make_accelerator
-from fpt.tasks import GeneratedTask
+from fpt.tasks import GeneratedTask, Task
 
 
 class Predictor:
@@ -33,13 +36,12 @@ class Predictor:
 
     def __init__(self, checkpoint: str, backbone: str | None = None, log: Callable[[str], None] = lambda line: None) -> None:
         folder = find_checkpoint(checkpoint, log)
-        self._record = read_config(folder)
-        task, self.args = task_of(self._record, folder, data_dir=None, cache_dir=None)
-        if isinstance(task, GeneratedTask):
-            raise FPTError(f"{task.name} is generated, it has no inputs to predict; score it with evaluate.py")
-        self.task, self.folder = task, folder
-        self.accelerator = make_accelerator(self._record.mixed_precision)
+        record = read_stably(folder, read_config)
+        _task_of(record, folder)  # refused before the backbone is loaded
+        self.folder, self.accelerator = folder, make_accelerator(record.mixed_precision)
+        # A run may have replaced the checkpoint meanwhile: this record is the one of the model.
         self.model, self.tokenizer, self._record = load_checkpoint(folder, log, backbone)
+        self.task, self.args = _task_of(self._record, folder)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -75,3 +77,15 @@ class Predictor:
         said: Any = (float(row["prediction"]) if number else row["prediction"]) if known else None
         shares = {k.removeprefix("probability_"): float(v) for k, v in row.items() if k.startswith("probability_") and known}
         return {"prediction": said, **({"probabilities": shares} if shares else {}), "reason": row["reason"]}
+
+
+def _task_of(record: CheckpointConfig, folder: Path) -> tuple[Task, DataArguments]:
+    """The task of a checkpoint as it reads inputs.
+
+    Raises:
+        FPTError: it has none to read.
+    """
+    task, args = task_of(record, folder, data_dir=None, cache_dir=None)
+    if isinstance(task, GeneratedTask):
+        raise FPTError(f"{task.name} is generated, it has no inputs to predict; score it with evaluate.py")
+    return task, args

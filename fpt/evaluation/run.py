@@ -22,7 +22,7 @@ from fpt.errors import FPTError
 from fpt.evaluation import files
 from fpt.evaluation.predict import check_finite, predict_split, resolution_of
 from fpt.evaluation.task import task_of
-from fpt.files import user_path, write_json
+from fpt.files import read_stably, user_path, write_json
 from fpt.inputs import Patches
 from fpt.output_paths import check_output_file, run_of
 from fpt.parallel import make_accelerator
@@ -36,7 +36,8 @@ def run(args: EvaluateArguments) -> None:
     folder = find_checkpoint(args.checkpoint, say)
     if args.output:
         _check_output(args, folder)
-    config = read_config(folder)
+    # A run that goes on may replace it meanwhile.
+    config = read_stably(folder, read_config)
     task, data = task_of(config, folder, data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     if args.raw_cells and not args.predict:
         raise FPTError("--raw_cells is about the file of --predict; give both or none")
@@ -49,7 +50,11 @@ def run(args: EvaluateArguments) -> None:
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # The precision of the run, so that the scores are the run's.
     accelerator = make_accelerator(config.mixed_precision)
-    model, tokenizer, config = load_checkpoint(folder, accelerator.print, args.backbone)
+    model, tokenizer, loaded = load_checkpoint(folder, accelerator.print, args.backbone)
+    if (loaded.task, loaded.data) != (config.task, config.data):
+        accelerator.print(f"{folder} was replaced by a run on other data while it was read; reading it again")
+        return run(args)
+    config = loaded
     batch_size = args.eval_batch_size or config.eval_batch_size
     if inputs is not None:
         assert not isinstance(task, GeneratedTask)

@@ -1,0 +1,108 @@
+"""What earlier versions wrote is read: checkpoints, results, runs that go on, cache entries, predictions. See tests/golden.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import golden
+import pandas as pd
+import pytest
+from safetensors.torch import load_file, save_file
+
+import fpt
+from fpt.args import DataArguments, EvaluateArguments
+from fpt.checkpoint import read_config
+from fpt.csv_files import read_csv
+from fpt.data.cache import load_entry
+from fpt.data.cache_folders import read_manifest
+from fpt.errors import FPTError
+from fpt.evaluation.run import run as evaluate
+from fpt.experiment import read_experiment
+from fpt.report.page import build
+from fpt.report.runs import find_runs
+from fpt.tasks import TASKS, resolve
+from fpt.training import run
+
+FINISHED = ("molecules", "numbers", "mat")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the fixtures were written, with its cache."""
+    folder = shutil.copytree(golden.FOLDER, tmp_path / "golden")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("FPT_HOME", str(folder / "home"))
+    return folder
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_checkpoints_are_read_and_scored_as_they_were(name: str, place: Path) -> None:
+    config, results = read_config(place / name / "checkpoint"), json.loads((place / name / "results.json").read_text())
+    assert (config.task, config.step) == (results["task"], results["best_step"])
+    evaluate(EvaluateArguments(checkpoint=name, data_dir=None if name == "numbers" else "raw", output="again.json"))
+    again = json.loads((place / "again.json").read_text())["metrics"]["test"]
+    assert again == pytest.approx(results["metrics"]["test"], abs=1e-4)
+
+
+def test_predictions_are_as_they_were(place: Path) -> None:
+    before, rows = read_csv(place / "predictions.csv"), pd.read_csv(place / "mine.csv")
+    found = fpt.load(str(place / "numbers")).predict(rows[["a", "b"]])
+    assert [one["prediction"] for one in found] == pytest.approx(before["prediction"].astype(float).tolist(), rel=1e-3)
+
+
+def test_a_stopped_run_goes_on(place: Path) -> None:
+    case = "cyp3a4", Path("raw"), {}, {}
+    results = golden.short(case, Path("core"), Path("stopped"), eval_steps=5, resume=True)
+    whole = json.loads((place / "molecules" / "results.json").read_text())
+    assert [one["step"] for one in results["history"]] == [5, 10, 15, 20]
+    losses = [[one["train_loss"] for one in each["history"]] for each in (results, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_stopped_run_is_not_mixed_with_another(place: Path) -> None:
+    case = "cyp3a4", Path("raw"), {}, {}
+    with pytest.raises(FPTError, match="was started with"):
+        golden.short(case, Path("core"), Path("stopped"), eval_steps=5, resume=True, warmup_steps=3)
+    weights = load_file(place / "core" / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, place / "core" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(FPTError, match="results of two backbones are never mixed"):
+        golden.short(case, Path("core"), Path("stopped"), eval_steps=5, resume=True)
+
+
+def test_runs_go_into_a_report(place: Path) -> None:
+    page, text = build(find_runs([place]), "earlier runs", 4, None, lambda line: None)
+    scores = [json.loads((place / name / "results.json").read_text())["metrics"]["test"] for name in FINISHED]
+    assert all(f"{score.get('auprc', score.get('mae')):.4f}" in shown for score in scores for shown in (page, text))
+
+
+def test_cache_entries_are_read(place: Path) -> None:
+    manifests = list((place / "home").glob("arrow/*/*/manifest.json"))
+    assert len(manifests) >= 2
+    for path in manifests:
+        manifest = read_manifest(path)
+        assert manifest is not None
+        # Of a user's own table, under its name.
+        dataset = manifest["request"]["task"]
+        data = DataArguments(dataset=dataset)
+        data.options = {k: v for k, v in manifest["request"]["options"].items() if v is not None}
+        found = load_entry(path.parent, *resolve(TASKS[dataset], data))
+        assert {name: len(rows) for name, rows in found.splits.items()} == manifest["rows"]
+
+
+def test_summaries_of_a_sweep_are_read(place: Path) -> None:
+    summary = json.loads((place / "sweep" / "summary.json").read_text())
+    assert {run["folder"] for run in summary["runs"]} == {p.parent.name for p in (place / "sweep").glob("*/checkpoint")}
+
+
+def test_losses_are_as_they_were(tmp_path: Path, llama_dir: Path) -> None:
+    """Of each kind of task, within what another machine may differ by; on one machine `golden.py losses` compares bits."""
+    before = json.loads((golden.FOLDER / "losses.json").read_text())
+    sizes, golden.fpt.tasks.GeneratedTask.sizes = golden.fpt.tasks.GeneratedTask.sizes, golden.SIZES
+    try:
+        found = golden.losses(llama_dir, tmp_path, ("bit-xor", "cifar10", "speech-commands", "own-smiles", "lora"), steps=3)
+    finally:
+        golden.fpt.tasks.GeneratedTask.sizes = sizes
+    for name, values in found.items():
+        assert values == pytest.approx(before[name][: len(values)], rel=2e-2, abs=2e-3), name
