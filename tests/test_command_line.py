@@ -13,13 +13,13 @@ from typing import Any, get_type_hints
 import pytest
 
 from fpt import experiment, hub, inspect, plan
-from fpt.report import __main__ as report
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.baselines import MODELS
 from fpt.cli import parse, parse_training, read_arguments
 from fpt.errors import FPTError, UsageError
 from fpt.experiment import ExperimentArguments, cells_of, read_experiment
 from fpt.plan import PlanArguments
+from fpt.report import __main__ as report
 from fpt.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent

@@ -19,11 +19,9 @@ from fpt.data.cache import load_entry
 from fpt.data.cache_folders import read_manifest
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
-from fpt.experiment import read_experiment
 from fpt.report.page import build
 from fpt.report.runs import find_runs
 from fpt.tasks import TASKS, resolve
-from fpt.training import run
 
 FINISHED = ("molecules", "numbers", "mat")
 
