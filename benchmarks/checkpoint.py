@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.backbones import load_core
+from fpt.backbones.loading import load_core
 from fpt.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, read_config, save_checkpoint
 from fpt.errors import cli
 

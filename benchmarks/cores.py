@@ -44,12 +44,14 @@ def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: in
     """Load a core and train a few steps."""
     import torch
 
-    from fpt.backbones import CoreSpec, load_core
+    from fpt.backbones.base import CoreSpec
+    from fpt.backbones.loading import load_core
     from fpt.inputs import Patches
     from fpt.inspect import empty_core, empty_model, step_flops
-    from fpt.model import build_model, init_input
+    from fpt.models.fpt import build_model
+    from fpt.models.input_init import init_input
+    from fpt.models.tuning import Tuning, parse_parts
     from fpt.outputs import Classes
-    from fpt.tuning import Tuning, parse_parts
 
     warm_up()
     base = peak()

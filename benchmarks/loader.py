@@ -19,12 +19,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments
-from fpt.backbones import CoreSpec, load_core
+from fpt.backbones.base import CoreSpec
+from fpt.backbones.loading import load_core
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader
-from fpt.data.cache import Prepared, prepare
+from fpt.data.cache import prepare
+from fpt.data.prepared import Prepared
 from fpt.errors import cli
-from fpt.model import build_model
-from fpt.tasks import TASKS
+from fpt.models.fpt import build_model
+from fpt.tasks.base import TASKS
 
 
 def batches(prepared: Prepared, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:

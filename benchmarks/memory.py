@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cores import peak, warm_up
 from peers import arguments, contenders, load, ours, write_core
 
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import cli
 
 

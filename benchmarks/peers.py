@@ -44,17 +44,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
 from fpt.backbones.gpt2 import SHAPES
-from fpt.baselines import MODELS
 from fpt.data.batches import collate
-from fpt.data.cache import Prepared, prepare
+from fpt.data.cache import prepare
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError, cli
 from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.flops import matmul_peak, step_flops
+from fpt.models.base import MODELS
 from fpt.parallel import training_accelerator
 from fpt.pretrained import fetch, open_model, read_config
-from fpt.tasks import TASKS, resolve
-from fpt.together import one_by_one
-from fpt.training import Job, Loop, learn
+from fpt.tasks.base import TASKS, resolve
+from fpt.training import Job, Run, learn
+from fpt.training.loop import batches as batches_of
+from fpt.training.shared_backbone import one_by_one
+from fpt.training.start import start as start_run
 
 RATE, CLIP = 1e-3, 1.0
 BPE = "ours-bpe"
@@ -153,7 +156,7 @@ def without_table(folder: Path) -> GPT2Model:
 
 def loops_of(
     prepared: Prepared, model_args: ModelArguments, seeds: Sequence[int], batch: int, bf16: bool, held: contextlib.ExitStack
-) -> list[Loop]:
+) -> list[Run]:
     """Loops of this project that share one core, as `train.py` makes them."""
     output = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
     args = TrainArguments(
@@ -170,9 +173,12 @@ def loops_of(
     each = [changed(args, seed=seed) for seed in seeds]
     told = {**as_dict(prepared.args), **as_dict(model_args), **as_dict(args), "global_batch_size": batch}
     with contextlib.redirect_stdout(io.StringIO()):
-        made = MODELS["fpt"].make_each(prepared, model_args, each, print)  # type: ignore[attr-defined]
+        kind = MODELS["fpt"]
+        made = kind.make_each(prepared, model_args, each, print)  # type: ignore[attr-defined]
         loops = [
-            Loop(Job(MODELS["fpt"], prepared, model_args, own, told, accelerator, output, time.perf_counter(), held), network)
+            start_run(
+                Job(MODELS["fpt"], prepared, model_args, own, told, accelerator, output, time.perf_counter(), held), network
+            )
             for own, network in zip(each, made, strict=True)
         ]
     for loop in loops:
@@ -180,7 +186,7 @@ def loops_of(
     return loops
 
 
-def learn_from(loops: list[Loop], streams: Sequence[Iterator[dict[str, torch.Tensor]]], steps: int, forward: Any) -> Turn:
+def learn_from(loops: list[Run], streams: Sequence[Iterator[dict[str, torch.Tensor]]], steps: int, forward: Any) -> Turn:
     """Take steps with all loops."""
     done, device = Turn(), loops[0].accelerator.device
     start = time.perf_counter()
@@ -205,9 +211,9 @@ def ours(
         core_dtype="bf16" if bf16 else "fp32",  # where nothing is tuned, or every step would convert it
     )
     (loop,) = loops_of(prepared, model_args, [1], batch, bf16, held)
-    stream = loop.batches()
+    stream = batches_of(loop)
     return Contender(
-        lambda steps, number: learn_from([loop], [stream], steps, one_by_one), loop.raw_model, loop.model, prepared, loop.shell
+        lambda steps, number: learn_from([loop], [stream], steps, one_by_one), loop.network, loop.model, prepared, loop.shell
     )
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.backbones import CoreSpec
+from fpt.backbones.base import CoreSpec
 from fpt.errors import cli
 from fpt.inputs import Patches
 from fpt.inspect import empty_core, empty_model
+from fpt.models.tuning import Tuning, parse_parts
 from fpt.outputs import Classes
 from fpt.plan import GIB, ONE, measure
-from fpt.tuning import Tuning, parse_parts
 
 
 def main() -> None:

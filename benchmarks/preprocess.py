@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fpt.args import DataArguments
 from fpt.data.cache import prepare
 from fpt.errors import FPTError, cli
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.tasks.speech_commands import FOLDER, LISTS
 
 

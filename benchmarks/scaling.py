@@ -18,11 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.backbones import CoreSpec, load_core
+from fpt.backbones.base import CoreSpec
+from fpt.backbones.loading import load_core
 from fpt.errors import cli
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.inputs import Patches
-from fpt.model import FPT, build_model
+from fpt.models.fpt import FPT, build_model
 from fpt.outputs import Classes
 
 INPUT, OUTPUT = Patches(48), Classes(tuple("0123456789"))

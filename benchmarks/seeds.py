@@ -27,16 +27,17 @@ from memory import in_a_process
 from peers import Turn, flops_of_sample, learn_from, load, loops_of
 
 from fpt.args import ModelArguments
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import cli
 from fpt.flops import matmul_peak
-from fpt.together import Together, one_by_one
-from fpt.training import Loop
+from fpt.training import Run
+from fpt.training.loop import batches as batches_of
+from fpt.training.shared_backbone import Together, one_by_one
 
 
-def held_by(loops: list[Loop]) -> int:
+def held_by(loops: list[Run]) -> int:
     """Bytes of weights and of the optimizers' moments, each tensor once."""
-    tensors: list[torch.Tensor] = [parameter for loop in loops for parameter in loop.raw_model.parameters()]
+    tensors: list[torch.Tensor] = [parameter for loop in loops for parameter in loop.network.parameters()]
     tensors += [
         value
         for loop in loops
@@ -53,7 +54,7 @@ def memory(prepared: Prepared, seeds: list[int], args: argparse.Namespace, found
         warm_up()
         before = peak()
         loops = loops_of(prepared, model_arguments(args), seeds, args.batch_size, args.bf16, held)
-        learn_from(loops, [loop.batches() for loop in loops], args.steps, forward_of(loops))
+        learn_from(loops, [batches_of(loop) for loop in loops], args.steps, forward_of(loops))
         found.put((before, held_by(loops), peak()))
 
 
@@ -62,11 +63,11 @@ def model_arguments(args: argparse.Namespace) -> ModelArguments:
     return ModelArguments(backbone=args.backbone, num_layers=args.layers, input_init="normal", backbone_seed=1)
 
 
-def forward_of(loops: list[Loop]) -> Any:
+def forward_of(loops: list[Run]) -> Any:
     """How they learn side by side."""
     if len(loops) == 1:
         return one_by_one
-    models = [loop.raw_model for loop in loops]
+    models = [loop.network for loop in loops]
     return Together(models).on(loops[0].accelerator)  # type: ignore[arg-type]
 
 
@@ -74,7 +75,7 @@ def speeds(prepared: Prepared, seeds: list[int], args: argparse.Namespace) -> tu
     """Turns of both ways, and the network without memory."""
     with contextlib.ExitStack() as held:
         loops = loops_of(prepared, model_arguments(args), seeds, args.batch_size, args.bf16, held)
-        streams, forward = [loop.batches() for loop in loops], forward_of(loops)
+        streams, forward = [batches_of(loop) for loop in loops], forward_of(loops)
 
         def after(steps: int) -> Turn:
             done = Turn()

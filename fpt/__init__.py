@@ -2,17 +2,17 @@
 
 The way of the data is the layout of the package::
 
-    tasks/ -> data/ -> backbones/ -> model.py -> training.py -> checkpoint.py -> results.py
+    tasks/ -> data/ -> backbones/ -> models/ -> training/ -> checkpoint/ -> evaluation/ -> report/
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fpt.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fpt.evaluation.predictor import Predictor
-
-__version__ = "0.1.0"
 
 
 def load(checkpoint: str, backbone: str | None = None) -> Predictor:

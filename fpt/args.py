@@ -6,7 +6,6 @@ Each checks its values when it is made, and its ``unread`` names the flags that 
 from __future__ import annotations
 
 import copy
-import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -52,7 +51,7 @@ class DataArguments:
     )
     max_bad_fraction: float = arg(0.01, "Share of rows that may be unusable; they are left out and listed in rejected.csv.")
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
-    # The task's own arguments, by name; see `fpt.tasks.Task.options`.
+    # The task's own arguments, by name; see `fpt.tasks.base.Task.options`.
     options: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +60,7 @@ class DataArguments:
 
     @property
     def longest(self) -> int:
-        """--max_length, once `fpt.tasks.resolve` has given it the task's own value."""
+        """--max_length, once `fpt.tasks.base.resolve` has given it the task's own value."""
         assert self.max_length is not None
         return self.max_length
 
@@ -109,7 +108,7 @@ class ModelArguments:
     input_positions: str = arg(
         "auto", "For patches: learned (tuned position embeddings), none, or auto (learned where the core has none of its own)."
     )
-    # A baseline's own arguments, by name; see `fpt.baselines.Model.options`.
+    # A baseline's own arguments, by name; see `fpt.models.base.Model.options`.
     model_options: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -234,6 +233,23 @@ class EvaluateArguments:
         return {name: why for name in names if name in given}
 
 
+@dataclass
+class Training:
+    """A command line that says what is trained.
+
+    Attributes:
+        given: names of the flags that were given, in a record of an earlier run not counted.
+        more: instances of further dataclasses.
+    """
+
+    data: DataArguments
+    model: ModelArguments
+    training: TrainArguments
+    given: frozenset[str] = frozenset()
+    more: tuple[Any, ...] = ()
+    log: list[str] = field(default_factory=list)
+
+
 def changed(arguments: T, **changes: Any) -> T:
     """A copy of `arguments` with some other values. (`dataclasses.replace` would lose `DataArguments.options`.)"""
     new = copy.copy(arguments)
@@ -273,22 +289,6 @@ def flat(did: dict[str, Any]) -> dict[str, Any]:
     nested = ("options", "model_options")
     own = {k: v for name in nested for k, v in (did.get(name) or {}).items()}
     return {**{k: v for k, v in did.items() if k not in nested}, **own}
-
-
-def command_of(did: dict[str, Any]) -> str:
-    """The command that starts a run with the arguments `did`, as its results have them; RAW stands for the raw data's folder."""
-    default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
-    # What is no argument of every run, but of this one's task or baseline, is told even where it is the default.
-    # The arguments of a run of several are those of that run alone.
-    skip = {"output_dir", "resume", "overwrite", "cache_dir", "push_to_hub", "hub_private", "global_batch_size"}
-    given = {k: v for k, v in flat(did).items() if k not in skip and (k not in default or v != default[k])}
-    if "data_dir" in given:
-        given["data_dir"] = "RAW"
-    # Imported late: it knows all tasks and models.
-    from fpt.unread import readable
-
-    values = readable({"dataset": did["dataset"], **given, "seed": did["seed"]})
-    return f"accelerate launch train.py {shlex.join(flags(values))}"
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from fpt.errors import FPTError, did_you_mean
+from fpt.parser import read_words
 
 LARGEST = {"json": 64 * 2**20, "yaml": 2**20}
 # In records, and no arguments.
@@ -47,9 +48,6 @@ class Configuration:
         Raises:
             FPTError: a name is unknown or a value wrong; the message names the file.
         """
-        # Imported late: it needs this module.
-        from fpt.cli import read_words
-
         known = [f.name for kind in kinds for f in fields(kind) if f.init]
         self._drop(known, given)
         words = []

@@ -44,7 +44,7 @@ from fpt.experiment_table import table
 from fpt.files import slug, write_json, write_text
 from fpt.output_paths import check_output_folder
 from fpt.results import LOWER_IS_BETTER, is_better
-from fpt.tasks import TASKS, GeneratedTask
+from fpt.tasks.base import TASKS, GeneratedTask
 from fpt.unread import unread_flags
 
 TABLE, ABOUT = "table.md", "experiment.json"

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fpt.backbones import draw
+from fpt.backbones.weights import draw
 from fpt.inputs import Input, Tokens
-from fpt.model import FPT
+from fpt.models.fpt import FPT
 
 # Seconds that the matmul peak is measured for.
 PEAK_SECONDS = 0.2

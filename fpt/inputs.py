@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fpt.tuning import perceptron
+from fpt.models.tuning import perceptron
 
 
 class Input(ABC):

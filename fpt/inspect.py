@@ -13,20 +13,22 @@ import numpy as np
 import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
-from fpt.backbones import DTYPES, Core
+from fpt.backbones.base import DTYPES, Core
 from fpt.backbones.meta import empty_core
-from fpt.baselines import MODELS
-from fpt.baselines.frozen import Frozen, check_length, longest_sample, spec_of, tuning_of
 from fpt.cli import parse_training
 from fpt.data.batches import LengthGroupedBatchSampler
-from fpt.data.cache import Prepared, prepare
+from fpt.data.cache import prepare
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError, cli
 from fpt.flops import step_flops
 from fpt.inputs import Input
-from fpt.model import FPT, build_model, with_positions
+from fpt.models.base import MODELS
+from fpt.models.fpt import FPT, build_model
+from fpt.models.frozen import Frozen, check_length, longest_sample, spec_of, tuning_of
+from fpt.models.input_init import with_positions
+from fpt.models.tuning import Tuning
 from fpt.outputs import Output
-from fpt.tasks import TASKS
-from fpt.tuning import Tuning
+from fpt.tasks.base import TASKS
 
 # A tuned number: itself, its gradient, and AdamW's two moments, all in fp32.
 BYTES_TUNED = 4 * 4

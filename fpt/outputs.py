@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fpt.data.table import printable
 from fpt.errors import FPTError
+from fpt.output_text import counts_text, decimals, number_text, only_text, probability_text
 from fpt.results import RESOLUTION, Scores, bit_metrics, classification_metrics, constant, multilabel_metrics, regression_metrics
 
-# So many classes or labels are described one by one.
-DESCRIBED = 10
 # Bits of one sample.
 MOST_BITS = 1_000_000
 
@@ -138,17 +136,17 @@ class Classes(Output):
         present = np.unique(labels)
         if len(present) == 2:
             return None
-        return f"{metric} needs both classes, and {_only([self.label_names[int(n)] for n in present], len(labels))}"
+        return f"{metric} needs both classes, and {only_text([self.label_names[int(n)] for n in present], len(labels))}"
 
     def describe(self, labels: np.ndarray) -> str:
         counts = np.bincount(np.asarray(labels).astype(np.int64), minlength=self.size)
-        return _counts(self.label_names, counts, "classes")
+        return counts_text(self.label_names, counts, "classes")
 
     def columns(self) -> list[str]:
         return ["prediction", *(f"probability_{name}" for name in self.label_names)]
 
     def cells(self, prediction: np.ndarray) -> list[str]:
-        return [self.label_names[int(prediction.argmax())], *(_probability(p) for p in prediction)]
+        return [self.label_names[int(prediction.argmax())], *(probability_text(p) for p in prediction)]
 
     def shown(self, label: Any) -> str:
         return self.label_names[int(label)]
@@ -216,14 +214,14 @@ class MultiLabel(Decisions):
     def describe(self, labels: np.ndarray) -> str:
         marked = np.asarray(labels).reshape(-1, self.size) > 0.5
         without = int((~marked.any(axis=1)).sum())
-        counts = _counts(self.label_names, marked.sum(axis=0), "labels")
+        counts = counts_text(self.label_names, marked.sum(axis=0), "labels")
         return f"{counts}; {without:,} without a label" if without else counts
 
     def columns(self) -> list[str]:
         return ["prediction", *(f"probability_{name}" for name in self.label_names)]
 
     def cells(self, prediction: np.ndarray) -> list[str]:
-        return [self.shown(prediction), *(_probability(p) for p in prediction)]
+        return [self.shown(prediction), *(probability_text(p) for p in prediction)]
 
     def shown(self, label: Any) -> str:
         names = [name for name, value in zip(self.label_names, label, strict=True) if value > 0.5]
@@ -269,14 +267,14 @@ class Value(Output):
 
     def undefined(self, metric: str, labels: np.ndarray) -> str | None:
         if metric in ("r2", "spearman", "pearson") and constant(labels):
-            return f"{metric} needs labels that differ, and {_only([self.shown(y) for y in labels[:1]], len(labels))}"
+            return f"{metric} needs labels that differ, and {only_text([self.shown(y) for y in labels[:1]], len(labels))}"
         return None
 
     def describe(self, labels: np.ndarray) -> str:
         labels = np.asarray(labels, dtype=np.float64)
         mean, std = float(labels.mean()), float(labels.std())
         # Three digits, and more where the deviation is far smaller than the mean.
-        text = f"{mean:.3g}" if abs(mean) < 100 * std or constant(labels) else _plain(round(mean, _decimals(std, 2)))
+        text = f"{mean:.3g}" if abs(mean) < 100 * std or constant(labels) else number_text(round(mean, decimals(std, 2)))
         return f"{text} ± {std:.3g}{f' {self.unit}' if self.unit else ''}"
 
     def columns(self) -> list[str]:
@@ -284,10 +282,10 @@ class Value(Output):
 
     def cells(self, prediction: np.ndarray) -> list[str]:
         # A network's fp32 carries no more digits than these.
-        return [_plain(round(float(prediction[0]), _decimals(self.std, 8)))]
+        return [number_text(round(float(prediction[0]), decimals(self.std, 8)))]
 
     def shown(self, label: Any) -> str:
-        return _plain(label)
+        return number_text(label)
 
 
 @dataclass(frozen=True)
@@ -339,30 +337,3 @@ def _check_names(names: tuple[str, ...]) -> None:
     """Refuse names that would give a file of predictions no columns, or two of one name."""
     if not names or len(set(names)) < len(names):
         raise ValueError("label_names are none, or two of them are the same")
-
-
-def _probability(value: float) -> str:
-    """Eight digits, of a small one as well: of a confident model 1e-12 and 1e-13 must not become the same."""
-    return f"{value:.8f}" if value == 0 or value >= 0.1 else f"{value:.8g}"
-
-
-def _plain(number: Any) -> str:
-    """The shortest text that gives the number back, a whole one without ``.0``."""
-    return str(number).removesuffix(".0")
-
-
-def _decimals(scale: float, digits: int) -> int:
-    """Decimals to round to, so that `digits` significant digits of `scale` are kept."""
-    return digits - 1 - math.floor(math.log10(scale)) if scale > 0 and math.isfinite(scale) else 16
-
-
-def _counts(names: Sequence[str], counts: np.ndarray, what: str) -> str:
-    """How many samples have each class or label."""
-    if len(names) <= DESCRIBED:
-        return ", ".join(f"{printable(name, 30)} {count:,}" for name, count in zip(names, counts, strict=True))
-    empty = int((counts == 0).sum())
-    return f"{len(names):,} {what} of {counts.min():,} to {counts.max():,} samples{f', {empty:,} of none' if empty else ''}"
-
-
-def _only(present: Sequence[str], count: int) -> str:
-    return f"all {count:,} labels are {present[0]!r}" if present else "there are no labels"

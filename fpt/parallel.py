@@ -19,7 +19,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_obj
 from torch import nn
 
 from fpt.args import TrainArguments
-from fpt.backbones import DTYPES
+from fpt.backbones.base import DTYPES
 from fpt.errors import FPTError
 from fpt.launch_checks import check_launch
 from fpt.launched import check_environment, switched_on, wanted_precision

@@ -27,7 +27,7 @@ from fpt.cli import parse_training
 from fpt.errors import cli
 from fpt.inputs import Input, Tokens
 from fpt.inspect import NOT_READ, empty_run, rows_of, step_flops
-from fpt.model import FPT
+from fpt.models.fpt import FPT
 
 GIB = 2**30
 # Dense bf16 TFLOP/s.

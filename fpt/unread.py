@@ -5,25 +5,20 @@ A run that ignored them would not be the one that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from fpt.args import DataArguments, ModelArguments, as_dict, own_options
-from fpt.backbones import RANDOM, RUN, backbone_names, is_drawn
-from fpt.baselines import MODELS, Estimator, Model
-from fpt.baselines.frozen import Frozen
-from fpt.config_file import Configuration
+from fpt.args import DataArguments, ModelArguments, Training, as_dict, own_options
+from fpt.backbones.base import RANDOM, RUN, backbone_names, is_drawn
 from fpt.errors import FPTError
-from fpt.tasks import TASKS, GeneratedTask, Task
+from fpt.models.base import MODELS, Estimator, Model
+from fpt.models.frozen import Frozen
+from fpt.models.tuning import parse_parts
 from fpt.tasks.audio import AudioTask
+from fpt.tasks.base import TASKS, GeneratedTask, Task
 from fpt.tasks.images import ImageTask
 from fpt.tasks.rows import NumberRows
 from fpt.tasks.text import Smiles
-from fpt.tuning import parse_parts
-
-if TYPE_CHECKING:
-    from fpt.cli import Training
 
 OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
 OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
@@ -56,18 +51,6 @@ def unread_flags(found: Training) -> Reasons:
         if isinstance(model, Frozen):
             reasons |= _unread_by_input(task, found.model, given)
     return reasons
-
-
-def readable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without those that the task and the model that they name don't read; all of them where that can't be said."""
-    # Imported late: it needs this module.
-    from fpt.cli import read_training
-
-    try:
-        unread = unread_flags(read_training((), configuration=Configuration("", dict(values), is_record=False)))
-    except FPTError:
-        unread = {}
-    return {name: value for name, value in values.items() if name not in unread}
 
 
 def _task(data: DataArguments) -> Task | GeneratedTask | None:

@@ -25,7 +25,7 @@ from conftest import make_llama, molecules, write_tdc
 from own_data import pictures, sounds
 from test_modalities import own_rows, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
-import fpt.tasks
+import fpt.tasks.base
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, changed
 from fpt.evaluation.run import run as evaluate
 from fpt.training import run
@@ -93,7 +93,7 @@ def losses(core: Path, work: Path, names: Sequence[str] = (), steps: int = STEPS
 
     The first three are the same for any number of `steps`: the schedule has not begun to fall.
     """
-    fpt.tasks.GeneratedTask.sizes = SIZES
+    fpt.tasks.base.GeneratedTask.sizes = SIZES
     found = {}
     for name, case in cases(work / "raw").items():
         if names and name not in names:

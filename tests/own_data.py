@@ -13,10 +13,11 @@ import soundfile
 from PIL import Image
 
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, changed
-from fpt.data.cache import Prepared, prepare
+from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
+from fpt.data.prepared import Prepared
 from fpt.evaluation import run as evaluation
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.training import run
 
 NUMBERS = {"input_type": "numbers", "label_column": "y"}

@@ -20,10 +20,10 @@ from test_modalities import write_speech
 from transformers import ASTConfig, ASTForAudioClassification
 
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
-from fpt.baselines import MODELS
-from fpt.baselines.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, atom_features, graph_features
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.models.base import MODELS
+from fpt.models.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, atom_features, graph_features
 from fpt.tasks.images import patches, unpatch
 from fpt.training import run
 

@@ -14,13 +14,13 @@ import pytest
 
 from fpt import experiment, hub, inspect, plan
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
-from fpt.baselines import MODELS
 from fpt.cli import parse, parse_training, read_arguments
 from fpt.errors import FPTError, UsageError
 from fpt.experiment import ExperimentArguments, cells_of, read_experiment
+from fpt.models.base import MODELS
 from fpt.plan import PlanArguments
 from fpt.report import __main__ as report
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,7 +24,7 @@ SMALL = "--dataset bit-xor --num_bits 4 --backbone random:gpt2 --num_layers 1 --
 @pytest.fixture(autouse=True)
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
+    monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
     return tmp_path
 
 

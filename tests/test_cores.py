@@ -38,15 +38,17 @@ from transformers import (
     ViTModel,
 )
 
-from fpt.backbones import CoreSpec, Family, load_core
+from fpt.backbones.base import CoreSpec, Family
+from fpt.backbones.loading import load_core
 from fpt.backbones.lstm import LstmConfig, LstmModel
 from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
 from fpt.inspect import describe, empty_core, empty_model, rows_of, step_flops
-from fpt.model import FPT, build_model, init_input
+from fpt.models.fpt import FPT, build_model
+from fpt.models.input_init import init_input
+from fpt.models.tuning import PRESETS, Tuning, parse_parts, parse_widths
 from fpt.outputs import Bits, Classes
 from fpt.training import parameter_groups, run
-from fpt.tuning import PRESETS, Tuning, parse_parts, parse_widths
 
 WIDTH, LAYERS = 32, 3
 SMALL = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
@@ -258,7 +260,7 @@ def test_a_lower_precision_computes_nearly_the_same(dtype: str, folders) -> None
 
 def test_weights_are_never_held_twice(folders, monkeypatch) -> None:
     released = []
-    monkeypatch.setattr("fpt.backbones.release_pages", lambda tensor: released.append(tensor.nbytes))
+    monkeypatch.setattr("fpt.backbones.weights.release_pages", lambda tensor: released.append(tensor.nbytes))
     core = load_core(CoreSpec(str(folders["llama"]), dtype="bf16"))
     kept = sum(p.nbytes for p in core.model.parameters() if p.dtype == torch.bfloat16)
     assert sum(released) == 2 * kept

@@ -21,18 +21,18 @@ from conftest import molecules, write_tdc
 from hostile import SEED, damaged, survives, through_file
 from PIL import Image
 
-from fpt import state
 from fpt.errors import FPTError
 from fpt.evaluation.files import read_inputs
 from fpt.experiment import read_experiment
-from fpt.tasks import TASKS
 from fpt.tasks.audio import read_wave
+from fpt.tasks.base import TASKS
 from fpt.tasks.cifar10 import read_parquet
 from fpt.tasks.images import decode
 from fpt.tasks.listops import read_tsv
 from fpt.tasks.mnist import read_idx
 from fpt.tasks.remote_homology import read_json, read_lmdb, read_plain
 from fpt.tasks.tdc import read_table
+from fpt.training import state
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])

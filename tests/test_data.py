@@ -14,7 +14,7 @@ from fpt.data.cache import prepare
 from fpt.data.tokenizers import BOS, EOS, UNK, build_tokenizer, encode_texts
 from fpt.inputs import Patches, Tokens
 from fpt.outputs import Classes
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 
 ATOM = DataArguments(tokenizer="atom")
 

@@ -20,14 +20,14 @@ from test_modalities import write_cifar10, write_folders, write_mnist, write_spe
 
 from fpt import args as arguments
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, as_dict
-from fpt.backbones import FAMILIES
-from fpt.baselines import MODELS
+from fpt.backbones.base import FAMILIES
 from fpt.cli import parse, parse_training
 from fpt.evaluation import run as evaluation
 from fpt.experiment import ExperimentArguments, read_experiment
 from fpt.files import write_json
+from fpt.models.base import MODELS
 from fpt.plan import PlanArguments
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
@@ -126,7 +126,7 @@ TRAINING = [command for command in COMMANDS if " train.py " in command and "--he
 @pytest.mark.parametrize("command", TRAINING)
 def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_path: Path, monkeypatch) -> None:
     """One step through one block, on small data in the same layout, with small weights where it names some."""
-    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
+    monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
     monkeypatch.chdir(desk)
     words = shlex.split(command.replace("RAW", "raw"))
     monkeypatch.setattr(sys, "argv", words[words.index("train.py") :])
@@ -168,7 +168,7 @@ def test_an_example_registers_what_it_says(code: str, llama_dir: Path, tmp_path:
     if "TASKS" not in code:
         assert name in FAMILIES or name in MODELS
         return
-    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 64, "valid": 32, "test": 32})
+    monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 64, "valid": 32, "test": 32})
     monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", name, "--backbone", str(llama_dir), "--max_steps", "2"])
     data, model, training = parse_training("")
     training.output_dir = str(tmp_path / "run")

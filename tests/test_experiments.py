@@ -29,7 +29,7 @@ from fpt.report import build, find_runs, predictions, read_rows
 from fpt.report.attention import features, look
 from fpt.report.explain import _is_atom
 from fpt.report.findings import findings, tdc_rows
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
@@ -245,7 +245,7 @@ def test_a_bad_sweep_is_one_line(text: str) -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_experiment_of_the_project_can_be_read(file: Path, budget: str) -> None:
     from fpt.args import ModelArguments
-    from fpt.baselines import MODELS
+    from fpt.models.base import MODELS
 
     for row in read_experiment(file, budget).rows:
         own = {k: v for k, v in row.arguments.items() if hasattr(ModelArguments, k)}

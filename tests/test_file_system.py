@@ -21,9 +21,9 @@ from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files import alone, cache_home, new_folder, sha256_file, user_path, write_json, write_text
 from fpt.report import find_runs
-from fpt.run_dir import remove_outputs, repair
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.training import run
+from fpt.training.run_dir import remove_outputs, repair
 
 
 def contents(folder: Path) -> dict[str, str]:

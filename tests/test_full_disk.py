@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-from fpt import state
 from fpt.args import DataArguments
 from fpt.checkpoint import save
 from fpt.csv_files import write_csv
@@ -21,7 +20,7 @@ from fpt.data.tokenizers import build_tokenizer
 from fpt.disk import is_temporary
 from fpt.errors import FPTError
 from fpt.files import new_folder, sha256_file
-from fpt.training import run
+from fpt.training import run, state
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -15,13 +15,13 @@ import fpt
 from fpt.args import DataArguments, EvaluateArguments
 from fpt.checkpoint import read_config
 from fpt.csv_files import read_csv
-from fpt.data.cache import load_entry
 from fpt.data.cache_folders import read_manifest
+from fpt.data.entry import load_entry
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
 from fpt.report.page import build
 from fpt.report.runs import find_runs
-from fpt.tasks import TASKS, resolve
+from fpt.tasks.base import TASKS, resolve
 
 FINISHED = ("molecules", "numbers", "mat")
 
@@ -97,10 +97,10 @@ def test_summaries_of_a_sweep_are_read(place: Path) -> None:
 def test_losses_are_as_they_were(tmp_path: Path, llama_dir: Path) -> None:
     """Of each kind of task, within what another machine may differ by; on one machine `golden.py losses` compares bits."""
     before = json.loads((golden.FOLDER / "losses.json").read_text())
-    sizes, golden.fpt.tasks.GeneratedTask.sizes = golden.fpt.tasks.GeneratedTask.sizes, golden.SIZES
+    sizes, golden.fpt.tasks.base.GeneratedTask.sizes = golden.fpt.tasks.base.GeneratedTask.sizes, golden.SIZES
     try:
         found = golden.losses(llama_dir, tmp_path, ("bit-xor", "cifar10", "speech-commands", "own-smiles", "lora"), steps=3)
     finally:
-        golden.fpt.tasks.GeneratedTask.sizes = sizes
+        golden.fpt.tasks.base.GeneratedTask.sizes = sizes
     for name, values in found.items():
         assert values == pytest.approx(before[name][: len(values)], rel=2e-2, abs=2e-3), name

@@ -24,13 +24,12 @@ from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file
 
 import fpt.files
-from fpt import state
 from fpt.checkpoint import find_checkpoint, read_config
 from fpt.disk import is_temporary
 from fpt.errors import FPTError
 from fpt.files import read_stably, write_text
-from fpt.run_dir import LOCK, OUTPUTS, remove_outputs, repair
-from fpt.training import run
+from fpt.training import run, state
+from fpt.training.run_dir import LOCK, OUTPUTS, remove_outputs, repair
 
 KILLS = int(os.environ.get("FPT_KILLS", "30"))
 # Calls of `os` that change what is on the disk, or make sure of it.

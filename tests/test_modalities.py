@@ -27,7 +27,7 @@ from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.outputs import Bits, Classes, Value, output_from_dict
 from fpt.results import is_better
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.tasks.images import decode, patches, unpatch
 from fpt.tasks.listops import draw
 from fpt.tasks.listops import evaluate as value_of
@@ -589,7 +589,7 @@ NAMES = ["bit-xor", "digit-add", "mnist", "mnist-add", "cifar10", "speech-comman
 
 @pytest.mark.parametrize("start", NAMES)
 def test_every_task_trains_and_its_scores_come_back(start: str, places, llama_dir: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 64, "valid": 32, "test": 32})
+    monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 64, "valid": 32, "test": 32})
     (dataset,) = (name for name in places if name.startswith(start) and (":" in start or name == start))
     data_dir, options = places[dataset]
     data = arguments(dataset, data_dir, options=options, max_length=64 if dataset == "listops" else None)

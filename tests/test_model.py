@@ -10,11 +10,13 @@ import torch
 from transformers import GPT2Config, GPT2Model, LlamaModel
 
 from fpt.args import DataArguments
-from fpt.backbones import CoreSpec, backbone_names, cores_here, load_core
+from fpt.backbones.base import CoreSpec, backbone_names, cores_here
+from fpt.backbones.loading import load_core
 from fpt.data.tokenizers import build_tokenizer
 from fpt.errors import FPTError
 from fpt.inputs import Tokens
-from fpt.model import FPT, build_model, init_input
+from fpt.models.fpt import FPT, build_model
+from fpt.models.input_init import init_input
 from fpt.outputs import Classes
 from fpt.training import parameter_groups
 

@@ -13,7 +13,7 @@ import pytest
 from accelerate import Accelerator
 
 from fpt.console import consoles
-from fpt.training import Loop, run
+from fpt.training import Run, resume, run, validation
 from fpt.training.monitor import Bar
 
 
@@ -57,14 +57,14 @@ def test_a_console_that_is_gone_ends_nothing(stream: str, settings, tmp_path: Pa
 
 
 def test_a_console_that_goes_away_in_between(settings, tmp_path: Path, monkeypatch) -> None:
-    score = Loop.score
+    score = validation.score
 
-    def gone(self: Loop, split: str):
+    def gone(self: Run, split: str):
         monkeypatch.setattr(sys, "stdout", Closed())
         monkeypatch.setattr(sys, "stderr", Closed())
         return score(self, split)
 
-    monkeypatch.setattr(Loop, "score", gone)
+    monkeypatch.setattr(validation, "score", gone)
     run(*settings(max_steps=12))
     assert finished(tmp_path / "run")["steps"] == 12
 
@@ -106,9 +106,9 @@ def test_wandb_that_is_not_installed_is_one_warning(settings, monkeypatch, capsy
 def test_training_outlives_the_process_of_wandb(settings, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    save, killed = Loop._save_state, []
+    save, killed = resume.save_state, []
 
-    def kill(self: Loop) -> None:
+    def kill(self: Run) -> None:
         save(self)
         for child in psutil.Process().children(recursive=True):
             if not killed and "wandb" in " ".join(child.cmdline()):
@@ -116,7 +116,7 @@ def test_training_outlives_the_process_of_wandb(settings, tmp_path: Path, monkey
                 child.wait(10)
                 killed.append(child.pid)
 
-    monkeypatch.setattr(Loop, "_save_state", kill)
+    monkeypatch.setattr(resume, "save_state", kill)
     run(*settings(report_to="wandb", max_steps=12))
     assert killed, "wandb had no process of its own"
     assert finished(tmp_path / "run")["steps"] == 12

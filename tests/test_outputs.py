@@ -127,7 +127,7 @@ def test_a_class_that_a_split_lacks_changes_no_score() -> None:
 
 
 def test_an_estimator_that_saw_not_all_classes_gives_none_to_another() -> None:
-    from fpt.baselines.morgan import all_classes
+    from fpt.models.morgan import all_classes
 
     assert all_classes(np.array([[0.2, 0.8]]), np.array([0, 2]), 3).tolist() == [[0.2, 0, 0.8]]
 

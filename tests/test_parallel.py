@@ -21,11 +21,10 @@ import torch
 from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file
 
-from fpt import state
 from fpt.checkpoint import find_checkpoint, load_checkpoint
 from fpt.data.batches import LengthGroupedBatchSampler, SortedBatchSampler
 from fpt.errors import FPTError
-from fpt.training import run
+from fpt.training import run, state
 
 ROOT = Path(__file__).parent.parent
 STRATEGIES = {"ddp": None, "zero1": "zero1.json", "zero2": "zero2.json", "zero3": "zero3.json"}
@@ -257,12 +256,12 @@ def test_a_process_that_fails_ends_the_job_with_its_error_on_top(place: Path, ll
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from fpt import training\nfrom fpt.cli import parse_training\nfrom fpt.errors import FPTError, cli\n"
-        "save = training.Loop._save_state\n"
+        "save = training.resume.save_state\n"
         "def fail(self):\n"
         "    if self.accelerator.process_index == 1:\n"
         "        raise FPTError('the machine of process 1 is on fire')\n"
         "    save(self)\n"
-        "training.Loop._save_state = fail\n"
+        "training.resume.save_state = fail\n"
         "cli(lambda: training.run(*parse_training('')))\n"
     )
     start = time.monotonic()
@@ -285,7 +284,7 @@ def test_fifty_kills_lose_no_more_than_the_last_steps(place: Path, llama_dir: Pa
     changes = {"max_steps": 1500, "eval_steps": 100, "save_steps": 4, "dropout": 0.1, "keep_last": 2}
     run(*groups(place, llama_dir, "whole", **changes))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fpt.training", "fpt.tasks", "fpt.tasks.tdc", "fpt.backbones.llama"])
+    context.set_forkserver_preload(["fpt.training", "fpt.tasks.base", "fpt.tasks.tdc", "fpt.backbones.llama"])
     rng = random.Random(5)
     folder, steps, kills = place / "killed", [0], 0
     while not (folder / "results.json").exists():

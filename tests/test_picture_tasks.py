@@ -13,7 +13,7 @@ from PIL import Image
 
 from fpt.args import DataArguments
 from fpt.errors import FPTError
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.tasks.images import ImageTask, read_file
 
 

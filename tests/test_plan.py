@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpt.backbones import CoreSpec
+from fpt.backbones.base import CoreSpec
 from fpt.inputs import Patches
 from fpt.inspect import empty_core, empty_model
+from fpt.models.tuning import PRESETS, Tuning
 from fpt.outputs import Classes
 from fpt.plan import GIB, ONE, STRATEGIES, Activations, Model, advice, measure, saved, table
-from fpt.tuning import PRESETS, Tuning
 
 ROOT = Path(__file__).parent.parent
 DDP, ZERO1, ZERO2, ZERO3, OFFLOADED = STRATEGIES
@@ -85,8 +85,8 @@ def test_a_lower_precision_keeps_less() -> None:
 
 
 def test_the_memory_of_a_step_is_as_planned() -> None:
-    from fpt.backbones import load_core
-    from fpt.model import build_model
+    from fpt.backbones.loading import load_core
+    from fpt.models.fpt import build_model
 
     output, inputs = Classes(("a", "b")), Patches(48)
     spec = CoreSpec("random:gpt2", num_layers=3, seed=0)

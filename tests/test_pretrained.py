@@ -25,13 +25,14 @@ from traps import AUTO, LEADS, publish, put_traps
 import fpt
 from fpt import pretrained
 from fpt.args import DataArguments, EvaluateArguments
-from fpt.backbones import CoreSpec, core_config, load_core
-from fpt.baselines.ast import _trained
+from fpt.backbones.base import CoreSpec
+from fpt.backbones.loading import core_config, load_core
 from fpt.checkpoint import load_checkpoint
 from fpt.data.tokenizers import build_tokenizer
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
 from fpt.files import sha256_file
+from fpt.models.ast import _trained
 from fpt.training import run
 
 

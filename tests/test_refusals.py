@@ -15,16 +15,16 @@ from conftest import molecules, write_tdc
 from datasets import Dataset
 from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
-from fpt import experiment, inspect, plan, state
+from fpt import experiment, inspect, plan
 from fpt.args import EvaluateArguments
 from fpt.checkpoint.remote import pull
 from fpt.cli import parse, parse_training
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
 from fpt.report.__main__ import main as report
-from fpt.run_dir import repair
-from fpt.tasks import TASKS
-from fpt.training import run
+from fpt.tasks.base import TASKS
+from fpt.training import run, state
+from fpt.training.run_dir import repair
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def desk(tmp_path: Path, llama_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A working folder with some files that are not what they should be."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
-    monkeypatch.setattr("fpt.tasks.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
+    monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 32, "valid": 16, "test": 16})
     write_tdc(tmp_path / "raw", molecules()[:80])
     write_speech(tmp_path / "raw")
     (tmp_path / "file").write_text("x")

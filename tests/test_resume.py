@@ -12,11 +12,10 @@ import torch
 from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file, save_file
 
-from fpt import state
 from fpt.args import changed
 from fpt.errors import FPTError
 from fpt.files import sha256_file
-from fpt.training import Loop, run
+from fpt.training import Run, loop, resume, run, state, validation
 from fpt.training.content import changes
 
 LAST = "state/step-00000008"
@@ -28,9 +27,9 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Pa
     folder = tmp_path_factory.mktemp("resume")
     groups = short_run(write_tdc(folder / "raw", molecules()), llama_dir, folder / "run")
     groups[2].keep_last = 2
-    save = Loop._save_state
+    save = resume.save_state
 
-    def killed(self: Loop) -> None:
+    def killed(self: Run) -> None:
         save(self)
         if self.progress.step == 8:
             raise KeyboardInterrupt
@@ -38,7 +37,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FPT_HOME", str(folder / "home"))
         run(*groups[:2], changed(groups[2], output_dir=str(folder / "whole")))
-        patch.setattr(Loop, "_save_state", killed)
+        patch.setattr(resume, "save_state", killed)
         with pytest.raises(KeyboardInterrupt):
             run(*groups)
     return folder
@@ -63,7 +62,7 @@ def go_on(stopped: Path, settings) -> Callable:
 
 def refused(go_on: Callable, match: str, monkeypatch, **changes) -> str:
     """The refusal, which is one line and comes before any step and before anything is written."""
-    monkeypatch.setattr(Loop, "update", lambda self: pytest.fail("a step was taken"))
+    monkeypatch.setattr(loop, "update", lambda self: pytest.fail("a step was taken"))
     with pytest.raises(FPTError, match=match) as error:
         go_on(**changes)
     assert "\n" not in str(error.value)
@@ -227,14 +226,14 @@ def test_a_state_that_can_not_be_used_is_named_and_the_one_before_is_taken(case,
         edit(stopped / LAST / state.INFO, change)
     else:
         retensor(stopped / LAST, change)
-    monkeypatch.setattr(Loop, "batches", lambda self: iter(()))
+    monkeypatch.setattr(loop, "batches", lambda self: iter(()))
     monkeypatch.setattr("fpt.training.setup.finish_all", lambda loops, log: [])
     go_on()
     assert "resume: step-00000008: " in (out := capsys.readouterr().out)
     assert "step-00000004, is used" in out and "going on from step 4" in out
     # Without that one, nothing is begun again.
     shutil.rmtree(stopped / "state" / "step-00000004")
-    monkeypatch.setattr("fpt.backbones.load_core", lambda *a: pytest.fail("the backbone was loaded"))
+    monkeypatch.setattr("fpt.backbones.loading.load_core", lambda *a: pytest.fail("the backbone was loaded"))
     refused(go_on, f"no state in .*state can be used: step-00000008: .*({words}).* or start again with --overwrite", monkeypatch)
     assert (stopped / LAST).is_dir() and (stopped / "checkpoint").is_dir()
 
@@ -297,24 +296,24 @@ def damage(folder: Path) -> None:
 )
 def test_the_best_checkpoint_is_checked_at_the_start(change, words, go_on, stopped: Path, monkeypatch) -> None:
     change(stopped / "checkpoint")
-    monkeypatch.setattr("fpt.backbones.load_core", lambda *a: pytest.fail("the backbone was loaded"))
+    monkeypatch.setattr("fpt.backbones.loading.load_core", lambda *a: pytest.fail("the backbone was loaded"))
     refused(go_on, words, monkeypatch)
 
 
 def test_results_describe_the_checkpoint_that_is_there(settings, tmp_path: Path, monkeypatch, capsys) -> None:
     """As when the steps between checkpoint and state come out otherwise, on another number of processes."""
     scores = {4: 0.5, 8: 0.9, 12: 0.1}
-    score = Loop.score
-    monkeypatch.setattr(Loop, "score", lambda self, split: {**score(self, split), "auprc": scores[self.progress.step]})
-    save = Loop._save_state
+    score = validation.score
+    monkeypatch.setattr(validation, "score", lambda self, split: {**score(self, split), "auprc": scores[self.progress.step]})
+    save = resume.save_state
 
-    def killed(self: Loop) -> None:
+    def killed(self: Run) -> None:
         if self.progress.step == 8:
             raise KeyboardInterrupt
         save(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_save_state", killed)
+        patch.setattr(resume, "save_state", killed)
         with pytest.raises(KeyboardInterrupt):
             run(*settings())
     scores[8] = 0.4  # now no better than step 4, whose model is gone

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from fpt.data.batches import SortedBatchSampler
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.inputs import Patches
 from fpt.outputs import Classes, MultiLabel, Output, Value

@@ -10,12 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fpt import state
 from fpt.errors import FPTError
-from fpt.random_state import OwnRandom, drawing
-from fpt.together import Together
-from fpt.training import Loop, loop, results, run
+from fpt.training import Run, loop, results, resume, run, state, validation
+from fpt.training.random_state import OwnRandom, drawing
 from fpt.training.records import Failure
+from fpt.training.shared_backbone import Together
 from fpt.training.summary import pick_rate
 
 
@@ -34,15 +33,15 @@ def same(one: Path, two: Path) -> bool:
 
 def kill_at(monkeypatch, count: int) -> None:
     """Stop the process after so many states."""
-    save, seen = Loop._save_state, []
+    save, seen = resume.save_state, []
 
-    def killed(self: Loop) -> None:
+    def killed(self: Run) -> None:
         save(self)
         seen.append(1)
         if len(seen) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Loop, "_save_state", killed)
+    monkeypatch.setattr(resume, "save_state", killed)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -129,12 +128,12 @@ def test_what_a_run_draws_moves_no_other() -> None:
 
 def diverging(monkeypatch, names: tuple[str, ...]) -> None:
     """The loss of these runs is not finite from the start."""
-    loss = Loop.loss
+    loss = loop.loss_of
 
-    def bad(self: Loop, logits, batch):
+    def bad(self: Run, logits, batch):
         return loss(self, logits * float("nan") if self.output.name in names else logits, batch)
 
-    monkeypatch.setattr(Loop, "loss", bad)
+    monkeypatch.setattr(loop, "loss_of", bad)
 
 
 SHORT = {"max_steps": 16, "eval_steps": 8, "dropout": 0.0, "warmup_steps": 0}
@@ -169,9 +168,9 @@ def test_the_run_that_was_left_out_goes_on_with_its_neighbours(settings, tmp_pat
 
 def test_a_rate_of_which_a_seed_fails_is_not_picked(settings, tmp_path: Path, monkeypatch, capsys) -> None:
     diverging(monkeypatch, ("seed-2-lr-0.02",))
-    score = Loop.score
+    score = validation.score
     better = {0.02: 0.9, 1e-6: 0.1}
-    monkeypatch.setattr(Loop, "score", lambda self, s: {**score(self, s), "auprc": better[self.args.learning_rate]})
+    monkeypatch.setattr(validation, "score", lambda self, s: {**score(self, s), "auprc": better[self.args.learning_rate]})
     summary = run(*settings(learning_rates="1e-6,2e-2", seeds="1,2", **SHORT))
     assert [rate["learning_rate"] for rate in summary["learning_rates"] if "test" in rate] == [1e-6]
     assert "the learning rate is picked among those whose seeds all ended well; not 0.02" in capsys.readouterr().out
@@ -201,7 +200,7 @@ def test_when_all_fail_it_is_one_line(settings, tmp_path: Path, monkeypatch) -> 
 
 @pytest.mark.parametrize("writes", ["state", "checkpoint", "results"])
 def test_a_full_disk_in_the_folder_of_one_run_leaves_the_others(writes, settings, tmp_path: Path, monkeypatch) -> None:
-    places = {"state": (state, "save"), "checkpoint": (loop, "save_checkpoint"), "results": (results, "write")}
+    places = {"state": (state, "save"), "checkpoint": (validation, "save_checkpoint"), "results": (results, "write")}
     target, name = places[writes]
     real = getattr(target, name)
 
@@ -218,21 +217,21 @@ def test_a_full_disk_in_the_folder_of_one_run_leaves_the_others(writes, settings
 
 
 def test_a_run_that_stops_early_is_no_failure(settings, monkeypatch) -> None:
-    score = Loop.score
-    monkeypatch.setattr(Loop, "score", lambda self, s: {**score(self, s), "auprc": -self.progress.step})
+    score = validation.score
+    monkeypatch.setattr(validation, "score", lambda self, s: {**score(self, s), "auprc": -self.progress.step})
     summary = run(*settings(seeds="1,2", max_steps=40, eval_steps=4, early_stopping_patience=2, dropout=0.0))
     assert [one["steps"] for one in summary["runs"]] == [12, 12] and summary["failed"] == []
 
 
 @pytest.mark.parametrize("where", ["valid", "test"])
 def test_predictions_that_are_not_finite_fail_one_run(where: str, settings, tmp_path: Path, monkeypatch) -> None:
-    predict = Loop.predict
+    predict = validation.predict
 
-    def bad(self: Loop, split: str):
+    def bad(self: Run, split: str):
         predictions, labels = predict(self, split)
         return predictions * (float("nan") if self.args.seed == 2 and split == where else 1.0), labels
 
-    monkeypatch.setattr(Loop, "predict", bad)
+    monkeypatch.setattr(validation, "predict", bad)
     summary = run(*settings(seeds="1,2", **SHORT))
     assert "predicts numbers that are not finite" in summary["failed"][0]["reason"] and len(summary["runs"]) == 1
     assert not (tmp_path / "run" / "seed-2" / "results.json").exists()

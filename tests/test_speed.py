@@ -15,17 +15,17 @@ from test_together import Alone, batch, logits_of, models
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fpt.backbones import Core, CoreSpec, Family
+from fpt.backbones.base import Core, CoreSpec, Family
 from fpt.data.batches import LengthGroupedBatchSampler, padding_waste, random_batches
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.inputs import Patches, Tokens
 from fpt.inspect import empty_core, empty_model
-from fpt.model import FPT
+from fpt.models.fpt import FPT
+from fpt.models.tuning import Tuning
 from fpt.outputs import Classes
 from fpt.plan import saved
-from fpt.together import Together
 from fpt.training import run
-from fpt.tuning import Tuning
+from fpt.training.shared_backbone import Together
 
 TEN = Classes(tuple("0123456789"))
 
@@ -82,7 +82,7 @@ def test_what_a_block_keeps_for_the_way_back() -> None:
 
 
 def test_recomputing_keeps_the_states_between_blocks_alone() -> None:
-    from fpt.backbones import checkpoint_blocks
+    from fpt.backbones.base import checkpoint_blocks
 
     core, model = shape("gpt2")
     before = saved(model, Patches(48), 2, 64)[0]

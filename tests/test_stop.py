@@ -14,7 +14,7 @@ from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file
 
 from fpt.launch import _status
-from fpt.training import Loop, run
+from fpt.training import Run, loop, resume, run
 from fpt.training.stop import Stop
 
 ROOT = Path(__file__).parent.parent
@@ -22,15 +22,15 @@ ROOT = Path(__file__).parent.parent
 
 def press(monkeypatch, step: int, *numbers: int) -> None:
     """Send signals to this process in the middle of a step."""
-    update, left = Loop.update, [numbers]
+    update, left = loop.update, [numbers]
 
-    def signalled(self: Loop) -> None:
+    def signalled(self: Run) -> None:
         update(self)
         if self.progress.step == step and left:
             for number in left.pop():
                 signal.raise_signal(number)
 
-    monkeypatch.setattr(Loop, "update", signalled)
+    monkeypatch.setattr(loop, "update", signalled)
 
 
 @pytest.mark.parametrize("seeds", [None, "1,2"])
@@ -54,7 +54,7 @@ def test_ctrl_c_saves_the_state_and_it_goes_on_bitwise(seeds, settings, tmp_path
 
 def test_a_second_ctrl_c_stops_at_once(settings, tmp_path: Path, monkeypatch) -> None:
     press(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
-    monkeypatch.setattr(Loop, "_save_state", lambda self: pytest.fail("it was saved"))
+    monkeypatch.setattr(resume, "save_state", lambda self: pytest.fail("it was saved"))
     with pytest.raises(KeyboardInterrupt):
         run(*settings(max_steps=3))
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN

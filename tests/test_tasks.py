@@ -12,7 +12,7 @@ from conftest import molecules, write_tdc
 from fpt.args import DataArguments
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.tasks.tdc import Cyp3a4, content_sha256, read_table
 
 TASK = TASKS["cyp3a4"]

@@ -15,13 +15,14 @@ from rdkit import Chem
 from transformers import AutoTokenizer
 
 from fpt.args import DataArguments, changed
-from fpt.backbones import CoreSpec, load_core
-from fpt.baselines.morgan import fingerprints
+from fpt.backbones.base import CoreSpec
+from fpt.backbones.loading import load_core
 from fpt.data.cache import prepare
 from fpt.data.tokenizers import BOS, EOS, SPECIAL, build_tokenizer, encode_texts, unknown_id
 from fpt.errors import FPTError
-from fpt.model import _meaning
-from fpt.tasks import TASKS, resolve
+from fpt.models.fpt import _meaning
+from fpt.models.morgan import fingerprints
+from fpt.tasks.base import TASKS, resolve
 from fpt.tasks.tdc import Sequences
 from fpt.tasks.text import LONGEST_SMILES, Letters, Smiles, Text, TextTask, read_each
 

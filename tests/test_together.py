@@ -13,17 +13,19 @@ from safetensors.torch import load_file
 from test_cores import MODELS
 
 from fpt.args import EvaluateArguments, ModelArguments
-from fpt.backbones import CoreSpec, load_core
+from fpt.backbones.base import CoreSpec
+from fpt.backbones.loading import load_core
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files import sha256_file
 from fpt.inputs import Patches, Tokens
-from fpt.model import build_model, init_input
+from fpt.models.fpt import build_model
+from fpt.models.input_init import init_input
+from fpt.models.tuning import Tuning, parse_parts
 from fpt.outputs import Bits, Classes
-from fpt.together import JOINED_TOKENS, Together
 from fpt.training import run
+from fpt.training.shared_backbone import JOINED_TOKENS, Together
 from fpt.training.summary import best_rate
-from fpt.tuning import Tuning, parse_parts
 
 
 def models(name: str, inputs, tune: str = "fpt", count: int = 3, output=None, dtype: str = "fp32"):
@@ -54,7 +56,7 @@ class Alone:
     """What `Together` asks of a training loop."""
 
     def __init__(self, model) -> None:
-        self.model = self.raw_model = model
+        self.model = self.network = model
         self.random = None
 
 
@@ -220,20 +222,20 @@ def test_of_several_learning_rates_only_the_best_on_valid_sees_test(settings, tm
 
 
 def test_runs_side_by_side_go_on_after_a_stop(settings, tmp_path: Path, monkeypatch) -> None:
-    from fpt.training import Loop
+    from fpt.training import Run, resume
 
     shared = {"seeds": "1,2", "max_steps": 12, "eval_steps": 4}
     run(*settings(output_dir=str(tmp_path / "whole"), **shared))
-    save, seen = Loop._save_state, []
+    save, seen = resume.save_state, []
 
-    def stop_in_between(self: Loop) -> None:
+    def stop_in_between(self: Run) -> None:
         save(self)
         seen.append(self.label)
         if len(seen) == 3:  # the second run has no state of step 8 yet
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_save_state", stop_in_between)
+        patch.setattr(resume, "save_state", stop_in_between)
         with pytest.raises(KeyboardInterrupt):
             run(*settings(output_dir=str(tmp_path / "parts"), **shared))
     summary = run(*settings(output_dir=str(tmp_path / "parts"), resume=True, **shared))
@@ -245,15 +247,15 @@ def test_runs_side_by_side_go_on_after_a_stop(settings, tmp_path: Path, monkeypa
 
 
 def test_a_run_that_stops_early_leaves_the_others(settings, monkeypatch) -> None:
-    from fpt.training import Loop
+    from fpt.training import Run, validation
 
-    score = Loop.score
+    score = validation.score
 
-    def falling(self: Loop, split: str):
+    def falling(self: Run, split: str):
         metrics = score(self, split)
         return {**metrics, "auprc": -self.progress.step} if self.args.seed == 2 else {**metrics, "auprc": self.progress.step}
 
-    monkeypatch.setattr(Loop, "score", falling)
+    monkeypatch.setattr(validation, "score", falling)
     summary = run(*settings(seeds="1,2,3", max_steps=40, eval_steps=4, early_stopping_patience=2))
     assert [one["steps"] for one in summary["runs"]] == [40, 12, 40]
 

@@ -24,9 +24,9 @@ from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files import alone, new_folder, sha256_file, write_text
 from fpt.results import classification_metrics, table
-from fpt.run_dir import LOCK, OUTPUTS
-from fpt.tasks import TASKS
+from fpt.tasks.base import TASKS
 from fpt.training import run
+from fpt.training.run_dir import LOCK, OUTPUTS
 
 
 def evaluate(checkpoint: Path, **changes) -> None:
@@ -69,11 +69,11 @@ def test_a_run_learns_and_writes_down_what_it_did(settings, tmp_path: Path) -> N
 
 
 def test_the_model_is_picked_on_validation_and_test_is_scored_once(settings, tmp_path: Path, monkeypatch) -> None:
-    from fpt.training import Loop
+    from fpt.training import validation
 
     asked: list[str] = []
-    predict = Loop.predict
-    monkeypatch.setattr(Loop, "predict", lambda self, split: asked.append(split) or predict(self, split))
+    predict = validation.predict
+    monkeypatch.setattr(validation, "predict", lambda self, split: asked.append(split) or predict(self, split))
     results = run(*settings())
     assert asked == ["valid"] * 3 + ["test"]
     best = max(results["history"], key=lambda h: h["valid"]["auprc"])
@@ -152,10 +152,10 @@ def _prepare(data_dir: str, home: str) -> list[str]:
 
 
 def test_early_stopping_counts_evaluations_without_gain(settings, monkeypatch) -> None:
-    from fpt.training import Loop
+    from fpt.training import validation
 
     scores = iter([0.5, 0.6, 0.55, 0.6, 0.4] + [0.6] * 5)
-    monkeypatch.setattr(Loop, "score", lambda self, split: {"auprc": next(scores), "accuracy": 0.5})
+    monkeypatch.setattr(validation, "score", lambda self, split: {"auprc": next(scores), "accuracy": 0.5})
     results = run(*settings(max_steps=40, eval_steps=4, early_stopping_patience=2))
     assert (results["steps"], results["best_step"], results["stopped_early"]) == (16, 8, True)
 
@@ -170,21 +170,21 @@ def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(settings, t
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 2}, {"augment": 3, "per_device_batch_size": 64}])
 def test_a_continued_run_ends_bitwise_where_an_uninterrupted_one_does(settings, tmp_path: Path, changes, monkeypatch) -> None:
-    from fpt.training import Loop
+    from fpt.training import Run, resume
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run(*settings(output_dir=str(whole), save_steps=3, **changes))
 
-    save, seen = Loop._save_state, []
+    save, seen = resume.save_state, []
 
-    def stop_after_two(self: Loop) -> None:
+    def stop_after_two(self: Run) -> None:
         save(self)
         seen.append(self.progress.step)
         if len(seen) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_save_state", stop_after_two)
+        patch.setattr(resume, "save_state", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             run(*settings(output_dir=str(parts), save_steps=3, **changes))
     assert seen == [3, 6]

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import BertConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, RobertaConfig
+from transformers import BertConfig, PreTrainedConfig, RobertaConfig
 
-from fpt.backbones import FAMILIES, load_pretrained
+from fpt.backbones.base import FAMILIES
 from fpt.backbones.stack import Stack
 from fpt.files import package_folder
 
@@ -38,10 +38,10 @@ class Bert(Stack):
         """Whether a package or the Hub's cache has it."""
         return packaged(name) is not None or super().is_here(name)
 
-    def load(self, name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
+    def locate(self, name: str, revision: str | None) -> tuple[str, str | None]:
         """From the package when it is installed and no revision of the Hub is asked for, else from the Hub."""
         folder = packaged(name) if revision is None else None
-        return load_pretrained(str(folder), family=self) if folder else super().load(name, revision)
+        return (str(folder), None) if folder else super().locate(name, revision)
 
     def random_config(self, name: str) -> PreTrainedConfig:
         """The published shape of `name`."""

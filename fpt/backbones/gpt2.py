@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GPT2Config, PreTrainedConfig
 
-from fpt.backbones import FAMILIES
+from fpt.backbones.base import FAMILIES
 from fpt.backbones.stack import Stack
 
 # layers, width, heads (Radford et al. 2019, table 2)

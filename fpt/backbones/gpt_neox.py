@@ -9,7 +9,7 @@ import torch
 from transformers import GPTNeoXConfig
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 
-from fpt.backbones import FAMILIES
+from fpt.backbones.base import FAMILIES
 from fpt.backbones.stack import Stack
 
 # layers, width, heads

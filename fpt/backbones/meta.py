@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-from fpt.backbones import RUN, Core, CoreSpec, core_config, family_of, fuse_activations
+from fpt.backbones.base import RUN, Core, CoreSpec, family_of, fuse_activations
+from fpt.backbones.loading import core_config
 from fpt.errors import FPTError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from fpt.backbones import Family, take
+from fpt.backbones.base import Family, take
 from fpt.backbones.packed import Piece, merged
 
 

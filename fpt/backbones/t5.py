@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import T5Config, T5EncoderModel
 
-from fpt.backbones import FAMILIES, Family, take
+from fpt.backbones.base import FAMILIES, Family, take
 
 # layers, width, heads, width of the feed-forward layers
 SHAPES = {"t5-small": (6, 512, 8, 2048), "t5-base": (12, 768, 12, 3072), "t5-large": (24, 1024, 16, 4096)}

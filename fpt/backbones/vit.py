@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from transformers import ViTConfig
 
-from fpt.backbones import FAMILIES, Family, take
+from fpt.backbones.base import FAMILIES, Family, take
 
 
 class ViT(Family):

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments
-from fpt.backbones import DTYPES, MOST_LAYERS, CoreSpec
-from fpt.baselines import MODELS, NetworkModel
+from fpt.backbones.base import DTYPES, MOST_LAYERS, CoreSpec
 from fpt.data.schema import Schema
 from fpt.errors import FPTError
 from fpt.files import sha256_file
 from fpt.inputs import INPUTS, Input, Tokens
+from fpt.models.base import MODELS, NetworkModel
+from fpt.models.tuning import PARTS, Tuning
 from fpt.outputs import OUTPUTS, Output
 from fpt.results import RESOLUTIONS
-from fpt.tuning import PARTS, Tuning
 from fpt.typed import as_type, read_json
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones import DTYPES, RUN, Core, CoreSpec, build_from_config, config_from_dict, family_of, load_core
+from fpt.backbones.base import DTYPES, RUN, Core, CoreSpec, family_of
+from fpt.backbones.loading import SOURCES, Loaded, build_from_config, config_from_dict, load_core
 from fpt.backbones.meta import core_of_config, empty_core, shorten_core
-from fpt.baselines import MODELS, Network
+from fpt.backbones.weights import Weights
 from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
@@ -29,8 +30,9 @@ from fpt.disk import refusals
 from fpt.errors import FPTError
 from fpt.files import read_stably, user_path, whole_folder
 from fpt.inputs import Tokens
-from fpt.model import FPT, build_model
-from fpt.tuning import merge_lora
+from fpt.models.base import MODELS, Network
+from fpt.models.fpt import FPT, build_model
+from fpt.models.tuning import merge_lora
 
 Log = Callable[[str], None]
 # Runs that started from the backbone of another run, one after the other.
@@ -256,3 +258,12 @@ def _tokenizer(folder: Path, config: CheckpointConfig) -> PreTrainedTokenizerBas
 def _short(error: BaseException) -> str:
     """An error of someone else's in a few words."""
     return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+
+
+def _core_of_run(spec: CoreSpec, log: Log, weights: Weights) -> Loaded:
+    """A backbone as an earlier run left it, with the input table of the backbone that it started from."""
+    core = trained_core(spec.name.removeprefix(RUN), log)
+    return core.model, core.tokenizer, core.spec.revision, core.token_embedding
+
+
+SOURCES[RUN] = _core_of_run

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
-from fpt import __version__
-from fpt.baselines import Network
 from fpt.checkpoint.card import model_card
 from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS
 from fpt.files import new_folder, sha256_file, write_json, write_text
-from fpt.model import FPT
+from fpt.models.base import Network
+from fpt.models.fpt import FPT
+from fpt.version import __version__
 
 
 def save_checkpoint(

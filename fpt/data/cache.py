@@ -9,77 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.csv_files import read_csv, write_csv
 from fpt.data.cache_folders import manifests, read_manifest, sweep_work, work_folder
-from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
-from fpt.data.rejected import check_rejected
-from fpt.data.samples import ArrowSamples, GeneratedSamples, Samples, numbers
-from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer, tokenizer_sha256
-from fpt.disk import reason, refusals, remove
+from fpt.data.entry import build_entry, load_entry
+from fpt.data.prepared import Prepared
+from fpt.data.samples import GeneratedSamples
+from fpt.data.tokenizers import TRAINED, build_tokenizer, tokenizer_sha256
+from fpt.disk import reason, refusals
 from fpt.errors import FPTError, RejectedRows
-from fpt.files import alone, cache_home, new_folder, slug, user_path, write_json
-from fpt.inputs import Input, Patches, input_from_dict
-from fpt.outputs import Classes, Output, output_from_dict
-from fpt.tasks import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.files import alone, cache_home, slug, user_path
+from fpt.inputs import Patches
+from fpt.tasks.base import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
 # What the names of datasets of the Hub begin with.
 HUB = "hub:"
-
-
-@dataclass
-class Prepared:
-    """A task ready to train on.
-
-    Attributes:
-        task: where it came from.
-        args: what was asked for.
-        splits: for each of train, valid and test an Arrow dataset with the columns ``id`` (str), ``label``, ``length`` (int,
-            tokens) and ``input_ids`` (list of int) or ``values`` (list of tokens * dim numbers); tasks on text have ``text``
-            and train may have ``variants`` (list of lists of int): the same inputs written in other ways. Or the samples of
-            a generated task.
-        input: what goes into the core.
-        output: what the labels are.
-        tokenizer: turns text into ``input_ids``; None for patches.
-        manifest: what the entry was made from; JSON values.
-        rejected: rows that could not be used, with the reason.
-    """
-
-    task: Task | GeneratedTask
-    args: DataArguments
-    splits: dict[str, Any]
-    input: Input
-    output: Output
-    tokenizer: PreTrainedTokenizerBase | None
-    manifest: dict[str, Any]
-    rejected: pd.DataFrame
-
-    def samples(self, split: str, seed: int = 0) -> Samples:
-        """The samples of a split; `seed` picks the variants."""
-        rows = self.splits[split]
-        return rows if isinstance(rows, Samples) else ArrowSamples(rows, self.input, seed)
-
-    @property
-    def primary_metric(self) -> str:
-        """The metric that picks the model on the validation split."""
-        return self.manifest["primary_metric"]
-
-    @property
-    def split_method(self) -> str:
-        """How train, valid and test were made, in words."""
-        return self.manifest.get("split_method") or self.manifest["request"]["split"]
 
 
 def prepare(
@@ -116,15 +67,11 @@ def prepare(
     root = user_path(args.cache_dir) if args.cache_dir else cache_home()
     folder = root / "arrow" / slug(task.name)
     request = describe_request(task, args, seed, tokenizer)
-    if args.data_dir is None:
-        for entry in manifests(folder):
-            manifest = read_manifest(entry)
-            if manifest is None or manifest["request"] != request:
-                continue
-            if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
-                log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
-                sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
-                return _check_tokens(_load(entry.parent, task, args), tokenizer, data_sha256)
+    if args.data_dir is None and (known := _find(folder, request, data_sha256)) is not None:
+        there, origin = known
+        log(f"data: Arrow cache: {there} (made from {origin})")
+        sweep_work(root, f"{slug(task.name)}-{there.name}")
+        return _check_tokens(_load(there, task, args), tokenizer, data_sha256)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     if not fetch and task.name.startswith(HUB) and not user_path(task.name.removeprefix(HUB)).exists():
         raise FPTError(
@@ -147,6 +94,17 @@ def prepare(
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
     sweep_work(root, lock.name)
     return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
+
+
+def _find(folder: Path, request: dict[str, Any], data_sha256: str | None) -> tuple[Path, str] | None:
+    """The entry of a request that may be taken without looking at raw data, and where its data came from."""
+    for entry in manifests(folder):
+        manifest = read_manifest(entry)
+        if manifest is None or manifest["request"] != request:
+            continue
+        if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
+            return entry.parent, manifest["origin"]
+    return None
 
 
 def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -212,92 +170,6 @@ def check_arguments(task: Task, args: DataArguments) -> None:
         task.dim(args)
 
 
-def build_entry(
-    entry: Path,
-    work: Path,
-    task: Task,
-    args: DataArguments,
-    request: dict[str, Any],
-    source: Source,
-    given: PreTrainedTokenizerBase | None = None,
-) -> None:
-    """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
-
-    Shards that are done stay in `work` when the process is stopped, and are not done again. `given` is the tokenizer, where it
-    is not one that is trained on the texts.
-
-    Raises:
-        FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
-    """
-    examples = task.split(source, args, request["split_seed"])
-    _check_not_empty(examples.splits, source)
-    texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
-    words = getattr(getattr(task, "modality", None), "words", True)
-    tokenizer = None
-    if texts is not None:
-        tokenizer = given if given is not None and args.tokenizer not in TRAINED else build_tokenizer(texts, args, words)
-    with no_bars_of_datasets():
-        try:
-            arrows, rejected = encode_splits(examples, work, task, args, tokenizer)
-            check_rejected(rejected, examples.total, args.max_bad_fraction, source.origin)
-            _check_not_empty(arrows, source)
-            _check_classes(arrows["train"], examples.output, source)
-            primary, why = _primary_metric(task, examples.output, arrows["valid"])
-            inputs = describe_input(task, args, tokenizer, arrows["train"])
-        except FPTError:
-            remove(work)
-            raise
-        with new_folder(entry) as folder:
-            for name, arrow in arrows.items():
-                arrow.remove_columns([c for c in ("cut", "reason", "unknown") if c in arrow.column_names]).save_to_disk(
-                    folder / name
-                )
-            if tokenizer is not None:
-                tokenizer.save_pretrained(folder / "tokenizer")
-            left_out = pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected])
-            # What is changed in it is told when it is copied into the folder of a run.
-            write_csv(left_out, folder / "rejected.csv", log=lambda line: None)
-            manifest = {
-                "request": request,
-                "origin": source.origin,
-                "users_own": source.users_own,
-                "data_sha256": source.sha256,
-                "input": inputs.to_dict(),
-                "output": examples.output.to_dict(),
-                "primary_metric": primary,
-                "rows": {name: len(rows) for name, rows in arrows.items()},
-                "rejected": len(rejected),
-                "unused": len(examples.unused),
-                "cut_to_max_length": _count(arrows, "cut"),
-                "with_unknown_tokens": _count(arrows, "unknown"),
-                "split_method": examples.method,
-                "schema": None if examples.schema is None else examples.schema.to_dict(),
-                "notes": [*examples.notes, *([why] if why else [])],
-            }
-            write_json(folder / "manifest.json", manifest)
-    remove(work)
-
-
-def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
-    """Open a cache entry; nothing is copied into memory."""
-    manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
-    rejected = read_csv(entry / "rejected.csv")
-    total = sum(manifest["rows"].values()) + manifest["rejected"]
-    # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
-    check_rejected(rejected[: manifest["rejected"]], total, args.max_bad_fraction, manifest["origin"])
-    own = entry / "tokenizer"
-    return Prepared(
-        task=task,
-        args=args,
-        splits={name: load_from_disk(entry / name) for name in SPLITS},
-        input=input_from_dict(manifest["input"]),
-        output=output_from_dict(manifest["output"]),
-        tokenizer=open_tokenizer(own, manifest["input"].get("vocab_size")) if own.is_dir() else None,
-        manifest=manifest,
-        rejected=rejected,
-    )
-
-
 def _load(entry: Path, task: Task, args: DataArguments) -> Prepared:
     """The same, in one line where that fails.
 
@@ -330,35 +202,6 @@ def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
     }
     splits = {name: GeneratedSamples(task, args, name, seed) for name in SPLITS}
     return Prepared(task, args, splits, Patches(task.dim(args)), output, None, manifest, rejected_rows([]))
-
-
-def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:
-    for name in SPLITS:
-        if not len(splits[name]):
-            raise FPTError(f"the {name} split of {source.origin} is empty; use more data or another --split_seed")
-
-
-def _count(arrows: dict[str, Dataset], column: str) -> dict[str, int]:
-    """Rows of each split with something in `column`."""
-    return {n: int(np.count_nonzero(a[column])) if column in a.column_names else 0 for n, a in arrows.items()}
-
-
-def _check_classes(train: Dataset, output: Output, source: Source) -> None:
-    """Refuse training rows of one class, and a class of a user's own data that has lost all its rows."""
-    if not isinstance(output, Classes):
-        return
-    counts = np.bincount(numbers(train, "label"), minlength=output.size)
-    if np.count_nonzero(counts) < 2:
-        raise FPTError(f"the train split of {source.origin} has one class only; there is nothing to tell apart: use more data")
-
-
-def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, str | None]:
-    """The metric that picks the model, and why it is not the usual one where the validation labels do not allow that."""
-    usual = task.primary_metric or output.default_metric
-    why = output.undefined(usual, numbers(valid, "label"))
-    if why is None:
-        return usual, None
-    return "loss", f"{usual} is not defined on the validation split ({why}): the model is picked by its loss there"
 
 
 def _key(request: dict[str, Any], source: Source) -> str:

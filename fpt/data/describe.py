@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from datasets import Dataset
 
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
 from fpt.data.samples import numbers
 from fpt.data.schema import schema_from_dict
-from fpt.tasks import Task
+from fpt.tasks.base import Task
 
 
 def describe_data(prepared: Prepared, log: Callable[[str], None]) -> None:

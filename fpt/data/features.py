@@ -18,7 +18,7 @@ from fpt.args import DataArguments, changed
 from fpt.data.rejected import rejected_rows
 from fpt.data.tokenizers import vocabulary_size
 from fpt.inputs import Input, Patches, Tokens
-from fpt.tasks import Examples, Task
+from fpt.tasks.base import Examples, Task
 
 # Rows that are preprocessed at a time; what is done of them survives a stop.
 SHARD = 2048

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.inputs import Input, Patches
-from fpt.tasks import SPLITS, GeneratedTask
+from fpt.tasks.base import SPLITS, GeneratedTask
 
 
 class Samples(torch.utils.data.Dataset, ABC):

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.baselines import Network
 from fpt.checkpoint import CheckpointConfig
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
@@ -21,9 +20,10 @@ from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.evaluation.predict import check_finite, predict
+from fpt.models.base import Network
 from fpt.outputs import Output
-from fpt.tasks import Task
 from fpt.tasks.audio import AudioTask, sound_suffixes
+from fpt.tasks.base import Task
 from fpt.tasks.images import ImageTask, picture_suffixes
 from fpt.tasks.rows import beside
 from fpt.tasks.text import Smiles

@@ -13,7 +13,7 @@ from accelerate.utils import send_to_device
 from datasets import Dataset
 
 from fpt.data.batches import SortedBatchSampler, make_loader
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.inputs import Input

@@ -16,7 +16,7 @@ from fpt.evaluation.files import as_rows, predict_file
 from fpt.evaluation.task import task_of
 from fpt.files import read_stably
 from fpt.parallel import make_accelerator
-from fpt.tasks import GeneratedTask, Task
+from fpt.tasks.base import GeneratedTask, Task
 
 
 class Predictor:

@@ -15,7 +15,8 @@ from fpt.args import EvaluateArguments
 from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
 from fpt.checkpoint.load import understood
 from fpt.csv_files import write_csv
-from fpt.data.cache import Prepared, prepare
+from fpt.data.cache import prepare
+from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError
@@ -27,7 +28,7 @@ from fpt.inputs import Patches
 from fpt.output_paths import check_output_file, run_of
 from fpt.parallel import make_accelerator
 from fpt.results import table
-from fpt.tasks import SPLITS, GeneratedTask
+from fpt.tasks.base import SPLITS, GeneratedTask
 
 
 def run(args: EvaluateArguments) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments, changed
-from fpt.baselines import MODELS
 from fpt.checkpoint import CheckpointConfig
 from fpt.checkpoint.load import understood
 from fpt.data.cache import HUB, check_arguments
 from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
-from fpt.tasks import TASKS, GeneratedTask, Task, resolve
+from fpt.models.base import MODELS
+from fpt.tasks.base import TASKS, GeneratedTask, Task, resolve
 from fpt.typed import as_type
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fpt.backbones import take
+from fpt.backbones.base import take
 from fpt.data.batches import collate
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
-from fpt.model import FPT
+from fpt.models.fpt import FPT
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.escape import molecule_text, picture_text
-from fpt.model import FPT
+from fpt.models.fpt import FPT
 from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
 from fpt.report.figures import Block, Paragraph, Picture, Pictures, figure, image
@@ -32,7 +32,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[Block]:
     from fpt.args import changed
     from fpt.checkpoint import find_checkpoint, load_checkpoint
     from fpt.data.cache import prepare
-    from fpt.tasks import TASKS
+    from fpt.tasks.base import TASKS
 
     model, tokenizer, config = load_checkpoint(find_checkpoint(str(folder)))
     if not isinstance(model, FPT):

@@ -12,8 +12,8 @@ from fpt.csv_files import read_csv
 from fpt.data.table import printable
 from fpt.errors import FPTError
 from fpt.report.runs import Row
-from fpt.run_dir import PREDICTIONS
 from fpt.run_results import RunResults
+from fpt.training.run_dir import PREDICTIONS
 
 PROBABILITY = "probability_"
 # Of the bootstrap over test samples.

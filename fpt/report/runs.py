@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fpt.args import command_of
+from fpt.command import command_of
 from fpt.errors import FPTError
 from fpt.experiment import ABOUT
 from fpt.files import user_path
 from fpt.results import RESULTS_FILE
-from fpt.run_dir import FREE_ON_RESUME
 from fpt.run_results import RunResults, read_results
+from fpt.training.run_dir import FREE_ON_RESUME
 from fpt.typed import as_type, read_json
 
 # Arguments that may differ between the runs of one row.

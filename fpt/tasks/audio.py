@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
-from fpt.tasks import Task
+from fpt.tasks.base import Task
 from fpt.tasks.images import encode_each
 from fpt.tasks.sound_files import SAMPLE_RATE, open_sound, read_clip, read_wave, resample, sound_suffixes
 

@@ -21,7 +21,7 @@ from fpt.args import DataArguments, arg
 from fpt.checks import SHARE, Range, check_ranges
 from fpt.errors import FPTError
 from fpt.outputs import Bits
-from fpt.tasks import TASKS, GeneratedTask
+from fpt.tasks.base import TASKS, GeneratedTask
 
 PAPER = "https://arxiv.org/abs/2103.05247, section 2.2"
 

@@ -22,7 +22,7 @@ from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.files import user_path
 from fpt.outputs import Classes
-from fpt.tasks import TASKS, Examples, Source
+from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
 
 HUB_ID = "uoft-cs/cifar10"

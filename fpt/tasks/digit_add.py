@@ -14,7 +14,7 @@ import numpy as np
 from fpt.args import DataArguments, arg
 from fpt.checks import Range, check_ranges
 from fpt.outputs import Value
-from fpt.tasks import TASKS, GeneratedTask
+from fpt.tasks.base import TASKS, GeneratedTask
 
 PLUS = 10
 

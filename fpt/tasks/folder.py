@@ -15,10 +15,11 @@ from fpt.data.folders import read_folder
 from fpt.data.table import Table
 from fpt.errors import FPTError
 from fpt.files import user_path
-from fpt.tasks import TASKS
 from fpt.tasks.audio import AudioOptions, sound_suffixes
+from fpt.tasks.base import TASKS
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, picture_suffixes
-from fpt.tasks.own import OwnOptions, OwnTask, Reader
+from fpt.tasks.own import OwnOptions, OwnTask
+from fpt.tasks.own_schema import Reader
 from fpt.tasks.rows import PictureRows, SoundRows
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
-from fpt.tasks import Task
+from fpt.tasks.base import Task
 from fpt.tasks.pictures import BACKGROUND_HELP as BACKGROUND_HELP
 from fpt.tasks.pictures import BACKGROUNDS, decode
 from fpt.tasks.pictures import picture_suffixes as picture_suffixes

@@ -27,7 +27,7 @@ from fpt.checks import Range, check_ranges
 from fpt.errors import FPTError
 from fpt.files import user_path
 from fpt.outputs import Classes
-from fpt.tasks import SPLITS, TASKS, Examples, Source
+from fpt.tasks.base import SPLITS, TASKS, Examples, Source
 from fpt.tasks.text import Text, TextTask
 
 OPERATORS: dict[str, Callable[[list[int]], int]] = {

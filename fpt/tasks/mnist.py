@@ -27,7 +27,7 @@ from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.files import cache_home, user_path
 from fpt.outputs import Classes, Output, Value
-from fpt.tasks import TASKS, Examples, Source
+from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
 
 SIDE = 28

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,19 +21,20 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.data import duplicates
 from fpt.data.labels import Labels
-from fpt.data.numerals import MISSING, decimal_of, is_missing
+from fpt.data.numerals import MISSING, is_missing
 from fpt.data.roles import Roles, assign_roles
-from fpt.data.schema import NUMBERS, STANDARDISE, ColumnSchema, Schema
 from fpt.data.schema import POLICIES as MISSING_POLICIES
+from fpt.data.schema import STANDARDISE, Schema
 from fpt.data.sorting import SHA, Raw, Sorter, missing_values
 from fpt.data.splits import AUTO, GIVEN, NAMES, Parts
-from fpt.data.table import Table, cell_text, printable
+from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.outputs import Classes, MultiLabel, Output, Value
 from fpt.results import constant
-from fpt.tasks import Examples, Source, Task
 from fpt.tasks.audio import sound_suffixes
+from fpt.tasks.base import Examples, Source, Task
 from fpt.tasks.images import picture_suffixes
+from fpt.tasks.own_schema import Reader, count_missing, start_schema
 
 NONE = "none"
 
@@ -85,37 +86,6 @@ def _classes_without_training(labels: Labels, parts: Parts) -> list[str]:
         for number, count in sorted(counts.items())
         if number not in train
     ]
-
-
-class Reader(ABC):
-    """Where a user's data is.
-
-    Attributes:
-        kind: what ``--dataset`` begins with.
-        where: what follows it.
-    """
-
-    kind: str
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Of the data, without folders of this machine: it goes into checkpoints that are published."""
-
-    @abstractmethod
-    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
-        """The whole table.
-
-        Raises:
-            FPTError: it is not there, or can't be read.
-        """
-
-    def input_type(self, options: dict[str, Any]) -> str:
-        """What the input is, from the options or from the data."""
-        return options["input_type"]
 
 
 class OwnTask(Task):
@@ -233,7 +203,7 @@ class OwnTask(Task):
         """Read inputs and labels, set aside what can't be used, then keep or cut the splits."""
         raw: Raw = source.rows
         sorted_rows = Sorter(raw, args, self.name)
-        schema = _start_schema(raw, args, self.input_type)
+        schema = start_schema(raw, args, self.input_type)
         schema, samples, reasons = self.samples(raw, schema, args)
         sorted_rows.reject(reasons)
         sorted_rows.set_aside_hidden()
@@ -244,7 +214,7 @@ class OwnTask(Task):
         output = _output(labels, parts, self.name)
         found = [samples[i] for i in parts.rows["train"]]
         schema = replace(self.fitted(schema, found), label=labels.schema)
-        schema = _count_missing(schema, raw, labels)
+        schema = count_missing(schema, raw, labels)
         splits = {}
         for name in NAMES:
             part = parts.rows[name]
@@ -288,45 +258,6 @@ def _key(sample: Any) -> Hashable:
     if isinstance(sample, np.ndarray):
         return sample.tobytes()
     return hashlib.sha256(sample).digest() if isinstance(sample, bytes) else sample
-
-
-def _start_schema(raw: Raw, args: DataArguments, input_type: str) -> Schema:
-    """The schema before any cell is read: the decimal separator is one for the whole file."""
-    o = args.options
-    numeric = [c.name for c in raw.columns if c.role == "label" or (c.role == "input" and input_type == NUMBERS)]
-    if o["label_type"] in ("classes", "multilabel") or raw.table.kinds.get(raw.column("label") or "") == "classes":
-        numeric = [name for name in numeric if name != raw.column("label")]
-    # Commas between unquoted cells leave the point to be the decimal separator.
-    points = raw.table.format.get("delimiter") != "comma"
-    cells = {name: list(raw.table.rows[name]) for name in numeric}
-    decimal = decimal_of(cells, o.get("decimal"), raw_name(raw), doubt_points=points)
-    return Schema(
-        raw.columns,
-        raw.table.format,
-        decimal=decimal,
-        missing=o["missing"],
-        missing_values=missing_values(args),
-        standardise=o.get("standardise") or "each",
-    )
-
-
-def raw_name(raw: Raw) -> str:
-    """The table in a message."""
-    return f"the {raw.table.format.get('kind', '')} table"
-
-
-def _count_missing(schema: Schema, raw: Raw, labels: Labels) -> Schema:
-    """The schema with the number of cells without a value, of inputs and label."""
-
-    def count(column: ColumnSchema) -> int:
-        if column.role == "label":
-            return sum(reason.startswith("no label") for reason in labels.reasons)
-        if column.role == "input" and column.type in ("number", "text", "smiles", "protein"):
-            marks = schema.marks if column.type == "number" else ("",)
-            return sum(is_missing(cell_text(cell), marks) for cell in raw.table.rows[column.name])
-        return 0
-
-    return replace(schema, columns=tuple(replace(c, missing=count(c)) for c in schema.columns))
 
 
 def _output(labels: Labels, parts: Parts, name: str) -> Output:

@@ -33,7 +33,7 @@ from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
 from fpt.files import cache_home, new_folder, user_path
 from fpt.outputs import Classes
-from fpt.tasks import SPLITS, TASKS, Examples, Source, rejected_rows
+from fpt.tasks.base import SPLITS, TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, TextTask, read_each
 
 FOLDS = 1195

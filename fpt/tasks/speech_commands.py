@@ -20,8 +20,8 @@ from fpt.args import DataArguments
 from fpt.errors import FPTError
 from fpt.files import cache_home, sha256_file, user_path
 from fpt.outputs import Classes
-from fpt.tasks import TASKS, Examples, Source
 from fpt.tasks.audio import AudioTask
+from fpt.tasks.base import TASKS, Examples, Source
 
 FOLDER = Path("SpeechCommands") / "speech_commands_v0.02"
 LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}

@@ -18,10 +18,11 @@ from fpt.data.table import Table, TableOptions, frame_of, printable
 from fpt.errors import FPTError
 from fpt.files import user_path
 from fpt.pretrained import announce
-from fpt.tasks import TASKS
 from fpt.tasks.audio import AudioOptions
+from fpt.tasks.base import TASKS
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
-from fpt.tasks.own import OwnOptions, OwnTask, Reader
+from fpt.tasks.own import OwnOptions, OwnTask
+from fpt.tasks.own_schema import Reader
 from fpt.tasks.rows import TextRows
 
 # Endings of a Hub dataset's data files.

@@ -32,7 +32,7 @@ from fpt.disk import refusals
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, package_folder, user_path
 from fpt.outputs import Classes, Output, Value
-from fpt.tasks import TASKS, Examples, Source, rejected_rows
+from fpt.tasks.base import TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
 
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments
 from fpt.data.characters import EMPTY, named, short, unreadable
 from fpt.data.tokenizers import encode_texts, unknown_id
-from fpt.tasks import Task
+from fpt.tasks.base import Task
 
 # rdkit prints a line for each molecule it can't read; we count and list them ourselves.
 rdBase.DisableLog("rdApp.*")

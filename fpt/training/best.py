@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -12,9 +12,7 @@ from fpt.checkpoint import WEIGHTS, load_tuned, read_config
 from fpt.errors import FPTError
 from fpt.parallel import changing
 from fpt.training.records import Job, Progress
-
-if TYPE_CHECKING:
-    from fpt.training.loop import Loop
+from fpt.training.running import Run
 
 FOLDER = "checkpoint"
 # Parts of a backbone's description that say which weights it has; its name may be another path to the same.
@@ -78,7 +76,7 @@ def check(job: Job, progress: Progress, core: dict[str, Any]) -> None:
         raise FPTError(f"--resume: the checkpoint is of another run: of seed {found.seed}, or on other data{end}")
 
 
-def settle(loop: Loop) -> None:
+def settle(run: Run) -> None:
     """Let the run mean the checkpoint that is there.
 
     After a stop between checkpoint and state the steps between are taken again. On another number of processes they may round
@@ -87,21 +85,21 @@ def settle(loop: Loop) -> None:
     Raises:
         FPTError: the checkpoint is missing or damaged.
     """
-    loop.accelerator.wait_for_everyone()
-    found, progress = read(loop.output), loop.progress
+    run.accelerator.wait_for_everyone()
+    found, progress = read(run.output), run.progress
     if found.step == progress.best_step:
         return
-    loop.log(
+    run.log(
         f"the checkpoint is of step {found.step}, not of step {progress.best_step}: it was written before the run was stopped,"
         " and the steps since then came out a little different; results are those of the checkpoint"
     )
     progress.best_step, progress.best_metrics = found.step, dict(found.metrics)
-    progress.best_score = found.metrics.get(loop.prepared.primary_metric)
+    progress.best_score = found.metrics.get(run.prepared.primary_metric)
 
 
-def load(loop: Loop) -> None:
+def load(run: Run) -> None:
     """Collective: put the tensors of the best checkpoint back into the model."""
-    loop.accelerator.wait_for_everyone()
-    path = loop.output / FOLDER / WEIGHTS
-    with changing(loop.accelerator, loop.raw_model.own_parameters()):
-        load_tuned(loop.raw_model, load_file(path), str(path))
+    run.accelerator.wait_for_everyone()
+    path = run.output / FOLDER / WEIGHTS
+    with changing(run.accelerator, run.network.own_parameters()):
+        load_tuned(run.network, load_file(path), str(path))

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from fpt import run_dir
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
+from fpt.training import run_dir
 
 # Numbers of a split that are hashed; of larger ones samples at even distances. Ids, labels and lengths are hashed in full.
 NUMBERS = 1 << 24

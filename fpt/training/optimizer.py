@@ -8,8 +8,8 @@ import torch
 from transformers import SchedulerType, get_scheduler
 
 from fpt.args import TrainArguments
-from fpt.baselines import Network
 from fpt.errors import FPTError, did_you_mean
+from fpt.models.base import Network
 
 # Kinds of devices that AdamW has a fused operation for.
 FUSED = ("cpu", "cuda", "mps", "xpu")

@@ -8,7 +8,9 @@ from pathlib import Path
 from fpt.csv_files import write_csv
 from fpt.errors import FPTError
 from fpt.files import alone, write_json
-from fpt.run_dir import (
+from fpt.training.records import Job, Log
+from fpt.training.resume import find_state
+from fpt.training.run_dir import (
     DATA_KEY,
     LOCK,
     REJECTED,
@@ -20,8 +22,6 @@ from fpt.run_dir import (
     repair,
     split_table,
 )
-from fpt.training.records import Job, Log
-from fpt.training.resume import find_state
 
 
 def start_outputs(job: Job) -> None:

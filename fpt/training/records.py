@@ -6,18 +6,16 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 from typing_extensions import TypedDict
 
 from fpt.args import ModelArguments, TrainArguments
-from fpt.data.cache import Prepared
-
-if TYPE_CHECKING:
-    from fpt.training.resume import State
+from fpt.data.prepared import Prepared
 
 Log = Callable[[str], None]
 # What is read from a file has exactly these fields, of exactly these types.
@@ -47,6 +45,39 @@ class Progress:
     train_seconds: NonNegativeFloat = 0.0
     wall_seconds: NonNegativeFloat = 0.0
     history: list[Evaluated] = field(default_factory=list)
+
+
+class StateInfo(BaseModel):
+    """What ``state.json`` contains. The last three are in every state from format 2 on."""
+
+    model_config = STRICT
+
+    format: PositiveInt = 1
+    sha256: str
+    progress: Progress
+    schedule: dict[str, Any]
+    core: dict[str, Any]
+    processes: PositiveInt
+    data_key: dict[str, Any] | None = None
+    arguments: dict[str, Any] | None = None
+    mixed_precision: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that a run can go on from.
+
+    Attributes:
+        tensors: on the CPU: ``model.NAME``, ``optimizer.NAME.MOMENT`` and ``process.RANK.losses``, ``.random`` and ``.cuda``.
+    """
+
+    folder: Path
+    info: StateInfo
+    tensors: dict[str, torch.Tensor]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Tensors whose name begins with `prefix`, without it."""
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
 @dataclass

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from fpt.args import as_dict, command_of
-from fpt.backbones import DTYPES
-from fpt.baselines import Made
+from fpt.args import as_dict
+from fpt.backbones.base import DTYPES
 from fpt.checkpoint import add_test_metrics, save_checkpoint
+from fpt.command import command_of
 from fpt.csv_files import write_csv
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.evaluation.predict import prediction_table
 from fpt.flops import matmul_peak, step_flops
 from fpt.launched import compiled_by
+from fpt.models.base import Made
 from fpt.parallel import precision, strategy, whole
 from fpt.results import write_results
-from fpt.run_dir import PREDICTIONS
-from fpt.training import best
+from fpt.training import best, validation
 from fpt.training.monitor import defined
 from fpt.training.records import Job
-
-if TYPE_CHECKING:
-    from fpt.training.loop import Loop
+from fpt.training.run_dir import PREDICTIONS
+from fpt.training.running import Run
 
 # Arguments that a checkpoint tells.
 TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
 
 
-def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
+def finish(run: Run, test: bool = True) -> dict[str, Any]:
     """Put the best model back, score it on test, and write everything down.
 
     Args:
@@ -43,31 +42,31 @@ def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
     Raises:
         FPTError: the best checkpoint is not there any more, or the results can't be written.
     """
-    progress, prepared, accelerator, output, args = loop.progress, loop.prepared, loop.accelerator, loop.output, loop.args
-    loop.load_best()
+    progress, prepared, accelerator, output, args = run.progress, run.prepared, run.accelerator, run.output, run.args
+    best.load(run)
     metrics = {"valid": progress.best_metrics}
     begun = time.perf_counter()
-    predictions, labels = loop.predict("test") if test else (np.empty(0), np.empty(0))
+    predictions, labels = validation.predict(run, "test") if test else (np.empty(0), np.empty(0))
     seconds, scored_per_second = time.perf_counter() - begun, None
     if test:
-        metrics["test"] = loop.metrics(predictions, labels)
+        metrics["test"] = validation.metrics(run, predictions, labels)
         scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
     results = {
-        **about(loop.job, metrics),
+        **about(run.job, metrics),
         "best_step": progress.best_step,
         "steps": progress.step,
         "stopped_early": progress.step < args.max_steps,
-        "core": loop.made.core,
-        **loop.made.results,
-        "trainable_parameters": loop.config["trainable_parameters"],
-        "total_parameters": loop.config["total_parameters"],
-        "wall_seconds": round(progress.wall_seconds + time.perf_counter() - loop.job.started, 2),
+        "core": run.made.core,
+        **run.made.results,
+        "trainable_parameters": run.config["trainable_parameters"],
+        "total_parameters": run.config["total_parameters"],
+        "wall_seconds": round(progress.wall_seconds + time.perf_counter() - run.job.started, 2),
         "train_seconds": round(progress.train_seconds, 2),
         "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
         "evaluation_tokens_per_second": scored_per_second,
-        "runs_side_by_side": loop.count,
-        **_flops(loop),
-        "padding": loop.padding,
+        "runs_side_by_side": run.count,
+        **_flops(run),
+        "padding": run.padding,
         "device": {
             "type": accelerator.device.type,
             "strategy": strategy(accelerator),
@@ -78,35 +77,35 @@ def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
         "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         "history": progress.history,
     }
-    tensors = whole(accelerator, dict(loop.raw_model.named_parameters())) if args.save_full else {}
+    tensors = whole(accelerator, dict(run.network.named_parameters())) if args.save_full else {}
     if accelerator.is_main_process:
         try:
             if args.save_full:
-                described = {**loop.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
-                save_checkpoint(output / "full", tensors, described, prepared.tokenizer, full_of=loop.raw_model)
+                described = {**run.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
+                save_checkpoint(output / "full", tensors, described, prepared.tokenizer, full_of=run.network)
             if test:
                 add_test_metrics(output / best.FOLDER, metrics["test"])
                 write(output, prepared, results, predictions, labels)
         except (OSError, SafetensorError) as error:
             raise FPTError(f"the results can't be written to {output}: {error}; make room and go on with --resume") from error
-    if loop.tracker and test:
-        loop.track(defined(metrics["test"], "test/"))
+    if run.tracker and test:
+        run.track(defined(metrics["test"], "test/"))
     return results
 
 
-def _flops(loop: Loop) -> dict[str, float | None]:
+def _flops(run: Run) -> dict[str, float | None]:
     """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU)."""
-    progress, mean_length = loop.progress, round(float(np.mean(loop.samples.lengths)))
+    progress, mean_length = run.progress, round(float(np.mean(run.samples.lengths)))
     try:
-        per_token = sum(step_flops(loop.shell, loop.prepared.input, 1, mean_length)) / mean_length
+        per_token = sum(step_flops(run.shell, run.prepared.input, 1, mean_length)) / mean_length
     except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that can't run without numbers
         return {"flops_per_token": None, "mfu": None}
-    kind = precision(loop.accelerator)
-    dtype = DTYPES[kind] if kind in DTYPES else getattr(loop.raw_model, "core_dtype", torch.float32)
-    rows = loop.args.per_device_batch_size * mean_length * loop.count
-    peak = matmul_peak(loop.accelerator.device, dtype, rows, getattr(loop.raw_model, "width", 1024))
-    reached = per_token * progress.tokens * loop.count / max(progress.train_seconds, 1e-9)
-    return {"flops_per_token": per_token, "mfu": round(reached / peak / loop.accelerator.num_processes, 4)}
+    kind = precision(run.accelerator)
+    dtype = DTYPES[kind] if kind in DTYPES else getattr(run.network, "core_dtype", torch.float32)
+    rows = run.args.per_device_batch_size * mean_length * run.count
+    peak = matmul_peak(run.accelerator.device, dtype, rows, getattr(run.network, "width", 1024))
+    reached = per_token * progress.tokens * run.count / max(progress.train_seconds, 1e-9)
+    return {"flops_per_token": per_token, "mfu": round(reached / peak / run.accelerator.num_processes, 4)}
 
 
 def checkpoint_config(job: Job, made: Made) -> dict[str, Any]:

@@ -6,87 +6,52 @@ first step: `load_parameters` and `go_on`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import ValidationError
 
-from fpt import state
 from fpt.args import flat
 from fpt.checkpoint import load_tuned
 from fpt.errors import FPTError
+from fpt.models.base import Made
 from fpt.parallel import MOMENTS, gather, load_optimizer_state, optimizer_state, precision, whole
-from fpt.random_state import RandomState
 from fpt.results import RESULTS_FILE
-from fpt.run_dir import FREE_ON_RESUME
-from fpt.training import best
+from fpt.training import best, state
 from fpt.training.content import changes
-from fpt.training.records import STRICT, Job, Log, Progress
-
-if TYPE_CHECKING:
-    from fpt.training.loop import Loop
+from fpt.training.random_state import RandomState
+from fpt.training.records import Job, Log, State, StateInfo
+from fpt.training.run_dir import FREE_ON_RESUME
+from fpt.training.running import Run
 
 # Bytes of the random state of a CPU; a state with another number can't be put back.
 RANDOM_BYTES = torch.get_rng_state().numel()
 
 
-class StateInfo(BaseModel):
-    """What ``state.json`` contains. The last three are in every state from format 2 on."""
-
-    model_config = STRICT
-
-    format: PositiveInt = 1
-    sha256: str
-    progress: Progress
-    schedule: dict[str, Any]
-    core: dict[str, Any]
-    processes: PositiveInt
-    data_key: dict[str, Any] | None = None
-    arguments: dict[str, Any] | None = None
-    mixed_precision: str | None = None
-
-
-@dataclass(frozen=True)
-class State:
-    """A state that a run can go on from.
-
-    Attributes:
-        tensors: on the CPU: ``model.NAME``, ``optimizer.NAME.MOMENT`` and ``process.RANK.losses``, ``.random`` and ``.cuda``.
-    """
-
-    folder: Path
-    info: StateInfo
-    tensors: dict[str, torch.Tensor]
-
-    def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Tensors whose name begins with `prefix`, without it."""
-        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
-
-
-def save_state(loop: Loop) -> None:
+def save_state(run: Run) -> None:
     """Collective: write what a continuation needs."""
-    accelerator, own = loop.accelerator, loop.raw_model.own_parameters()
+    accelerator, own = run.accelerator, run.network.own_parameters()
     tensors = {f"model.{name}": tensor for name, tensor in whole(accelerator, own).items()}
-    moments = optimizer_state(accelerator, loop.optimizer, own)
+    moments = optimizer_state(accelerator, run.optimizer, own)
     tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
-    losses = loop.monitor.losses
+    losses = run.monitor.losses
     mine = {"losses": torch.stack(losses).cpu() if losses else torch.empty(0)}
-    mine |= (loop.random.state if loop.random else RandomState.now()).tensors()
+    mine |= (run.random.state if run.random else RandomState.now()).tensors()
     for rank, theirs in enumerate(gather(accelerator, mine)):
         tensors |= {f"process.{rank}.{name}": tensor for name, tensor in theirs.items()}
     if accelerator.is_main_process:
         info = {
-            "progress": asdict(loop.progress),
-            "schedule": {k: v for k, v in loop.schedule.state_dict().items() if k != "lr_lambdas"},
-            "core": loop.config["core"],
+            "progress": asdict(run.progress),
+            "schedule": {k: v for k, v in run.schedule.state_dict().items() if k != "lr_lambdas"},
+            "core": run.config["core"],
             "processes": accelerator.num_processes,
-            "data_key": loop.job.data_key,
-            "arguments": loop.job.arguments,
+            "data_key": run.job.data_key,
+            "arguments": run.job.arguments,
             "mixed_precision": precision(accelerator),
         }
-        state.save(loop.output / "state", loop.progress.step, tensors, info, loop.args.keep_last)
+        state.save(run.output / "state", run.progress.step, tensors, info, run.args.keep_last)
 
 
 def find_state(job: Job, log: Log) -> State | None:
@@ -231,53 +196,56 @@ def _check_same_run(job: Job, found: State) -> None:
         )
 
 
-def load_parameters(loop: Loop, found: State) -> None:
+def load_parameters(job: Job, made: Made, found: State, batches: int) -> None:
     """Put the trainable parameters of a state into the model, before it is spread over processes.
+
+    Args:
+        batches: of an epoch.
 
     Raises:
         FPTError: they are of another backbone, or not those of the model.
     """
-    info, core = found.info, loop.config["core"]
+    info, core = found.info, made.core
     if info.core != core:
         raise FPTError(
-            f"{loop.output} was trained on backbone {_core_name(info.core)}, not on {_core_name(core)}; results of two backbones"
+            f"{job.output} was trained on backbone {_core_name(info.core)}, not on {_core_name(core)}; results of two backbones"
             " are never mixed"
         )
-    load_tuned(loop.raw_model, found.part("model."), str(found.folder))
-    trained = {name for name, parameter in loop.raw_model.own_parameters().items() if parameter.requires_grad}
+    load_tuned(made.network, found.part("model."), str(found.folder))
+    trained = {name for name, parameter in made.network.own_parameters().items() if parameter.requires_grad}
     kept = {name.rpartition(".")[0] for name in found.part("optimizer.")}
     if trained != kept:
         _unusable(found, f"its optimizer has other parameters than the model: {sorted(trained ^ kept)[0]}")
-    if info.progress.batch > len(loop.sampler):
-        _unusable(found, f"it is at batch {info.progress.batch} of an epoch of {len(loop.sampler)}")
+    if info.progress.batch > batches:
+        _unusable(found, f"it is at batch {info.progress.batch} of an epoch of {batches}")
 
 
-def go_on(loop: Loop, found: State) -> None:
+def go_on(run: Run, found: State) -> None:
     """Put back everything else of a state."""
-    info, accelerator = found.info, loop.accelerator
-    if len(info.schedule["_last_lr"]) != len(loop.plain_optimizer.param_groups):
+    info, accelerator = found.info, run.accelerator
+    if len(info.schedule["_last_lr"]) != len(run.plain_optimizer.param_groups):
         _unusable(found, f"its schedule has {len(info.schedule['_last_lr'])} learning rates")
-    load_optimizer_state(accelerator, loop.optimizer, loop.raw_model.own_parameters(), found.part("optimizer."))
-    loop.schedule.load_state_dict({**loop.schedule.state_dict(), **info.schedule})
-    for group, rate in zip(loop.plain_optimizer.param_groups, loop.schedule.get_last_lr(), strict=True):
+    load_optimizer_state(accelerator, run.optimizer, run.network.own_parameters(), found.part("optimizer."))
+    run.schedule.load_state_dict({**run.schedule.state_dict(), **info.schedule})
+    for group, rate in zip(run.plain_optimizer.param_groups, run.schedule.get_last_lr(), strict=True):
         group["lr"] = rate
-    loop.progress = info.progress
-    loop.log(f"resume: going on from step {loop.progress.step}")
+    run.progress = info.progress
+    run.log(f"resume: going on from step {run.progress.step}")
     if info.processes != accelerator.num_processes:
-        loop.log(
+        run.log(
             f"resume: {info.processes} processes before, {accelerator.num_processes} now; the batches stay the same, dropout"
             " draws other numbers"
         )
         return
     mine = found.part(f"process.{accelerator.process_index}.")
-    loop.monitor.losses = list(mine.pop("losses").to(accelerator.device))
+    run.monitor.losses = list(mine.pop("losses").to(accelerator.device))
     try:
         numbers = RandomState.of(mine)
         numbers.put_back()
     except (RuntimeError, TypeError) as error:
         raise FPTError(f"--resume: {found.folder}: its random numbers can't be put back ({error})") from error
-    if loop.random:
-        loop.random.state = numbers
+    if run.random:
+        run.random.state = numbers
 
 
 def _core_name(core: dict[str, Any]) -> str:

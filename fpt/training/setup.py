@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
-from fpt.baselines import MODELS, Estimator
 from fpt.checkpoint.remote import check_push, push
 from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
@@ -19,21 +18,25 @@ from fpt.errors import FPTError, RejectedRows
 from fpt.files import slug
 from fpt.launch_checks import check_launch
 from fpt.launched import check_launcher
+from fpt.models.base import MODELS, Estimator
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, table
-from fpt.run_dir import claim_output_dir, list_rejected
-from fpt.tasks import TASKS, resolve
-from fpt.together import Together, check_together, one_by_one, one_of_each, several, variants
+from fpt.tasks.base import TASKS, resolve
 from fpt.training import best
 from fpt.training.content import data_key
 from fpt.training.fit import fit
-from fpt.training.loop import Loop, take_steps
+from fpt.training.loop import take_steps
 from fpt.training.monitor import Tracker, say
 from fpt.training.optimizer import check_schedule
 from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
 from fpt.training.records import Failure, Job, Log
 from fpt.training.results import finish
+from fpt.training.run_dir import claim_output_dir, list_rejected
+from fpt.training.running import Run
+from fpt.training.shared_backbone import Together, one_by_one
+from fpt.training.start import start
 from fpt.training.summary import pick_rate, write_summary
+from fpt.training.variants import check_together, one_of_each, several, variants
 
 
 def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> dict[str, Any]:
@@ -133,53 +136,53 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
     # Before they are spread over devices.
     together = Together([one.network for one in made], log) if several_runs else None
     tracker = Tracker(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
-    loops = [Loop(own, one, tracker, len(jobs)) for own, one in zip(jobs, made, strict=True)]
-    stop = take_steps(loops, together.on(accelerator) if together else one_by_one)
+    runs = [start(own, one, tracker, len(jobs)) for own, one in zip(jobs, made, strict=True)]
+    stop = take_steps(runs, together.on(accelerator) if together else one_by_one)
     if stop.done:
         tracker.close()
-        step = max(loop.progress.step for loop in loops if not loop.failure)
+        step = max(run.progress.step for run in runs if not run.failure)
         how = "Ctrl-C" if stop.by_hand else "a signal"
         log(f"stopped by {how} after step {step}; the state is saved, go on with --resume")
         if stop.by_hand and accelerator.num_processes == 1:
             raise KeyboardInterrupt
         return [], []
-    results = finish_all(loops, log)
+    results = finish_all(runs, log)
     tracker.close()
     if job.args.push_to_hub and accelerator.is_main_process:
         push(job.output / "checkpoint", job.args.push_to_hub, job.args.hub_private, log)
-    return results, [loop.failure for loop in loops if loop.failure]
+    return results, [run.failure for run in runs if run.failure]
 
 
-def finish_all(loops: list[Loop], log: Log) -> list[dict[str, Any]]:
+def finish_all(runs: list[Run], log: Log) -> list[dict[str, Any]]:
     """Results of the runs that end well; those of the picked learning rate are scored on test.
 
     Raises:
         FPTError: none does.
     """
     results = []
-    attempt(loops, best.settle)
-    going = [loop for loop in loops if not loop.failure]
+    attempt(runs, best.settle)
+    going = [run for run in runs if not run.failure]
     if going:
-        scores = [(loop.args.learning_rate, loop.progress.best_score) for loop in going]
-        failures = [loop.failure for loop in loops if loop.failure]
+        scores = [(run.args.learning_rate, run.progress.best_score) for run in going]
+        failures = [run.failure for run in runs if run.failure]
         picked = pick_rate(scores, failures, going[0].prepared.primary_metric, log)
-        results = attempt(going, lambda loop: finish(loop, test=loop.args.learning_rate == picked))
+        results = attempt(going, lambda run: finish(run, test=run.args.learning_rate == picked))
     if not results:
-        reasons = "; ".join(f"{loop.failure.folder}: {loop.failure.reason}" for loop in loops if loop.failure)
-        raise FPTError(f"all {len(loops)} runs failed: {reasons}")
+        reasons = "; ".join(f"{run.failure.folder}: {run.failure.reason}" for run in runs if run.failure)
+        raise FPTError(f"all {len(runs)} runs failed: {reasons}")
     return results
 
 
-def attempt(loops: list[Loop], action: Callable[[Loop], Any]) -> list[Any]:
+def attempt(runs: list[Run], action: Callable[[Run], Any]) -> list[Any]:
     """What `action` gives for each run that it does not fail for."""
     out = []
-    for loop in loops:
-        if loop.failure:
+    for run in runs:
+        if run.failure:
             continue
         try:
-            out.append(action(loop))
+            out.append(action(run))
         except (FPTError, OSError) as error:
-            loop.fail(error)
+            run.fail(error)
     return out
 
 

@@ -15,14 +15,14 @@ from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
 from fpt.args import arg
-from fpt.baselines import MODELS, Estimator, Fitted, Log
 from fpt.checks import check_known
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
+from fpt.models.base import MODELS, Estimator, Fitted, Log
 from fpt.outputs import Classes, Value
 from fpt.results import is_better
-from fpt.tasks import GeneratedTask, Task
+from fpt.tasks.base import GeneratedTask, Task
 from fpt.tasks.text import Smiles
 
 RADIUS, BITS = 2, 2048

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
-from fpt.baselines import MODELS, Network, NetworkModel
 from fpt.checks import SHARE, WIDTH, Range, check_heads, check_ranges
 from fpt.errors import FPTError
 from fpt.inputs import INPUTS, Input
+from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
-from fpt.tasks import Examples, GeneratedTask, Source, Task
+from fpt.tasks.base import Examples, GeneratedTask, Source, Task
 from fpt.tasks.images import encode_each
 from fpt.tasks.text import Smiles, TextTask
 

@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional as F
 
 from fpt.args import arg
-from fpt.baselines import MODELS, Network, NetworkModel
 from fpt.checks import WIDTH, Range, check_heads, check_ranges
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
+from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
 from fpt.pretrained import config_from_dict, fetch, open_model, read_config
 from fpt.tasks.audio import AudioTask

@@ -12,13 +12,15 @@ from typing import Any
 from accelerate.utils import set_seed
 
 from fpt.args import ModelArguments, TrainArguments, changed
-from fpt.backbones import Core, CoreSpec, checkpoint_blocks, is_drawn, load_core
-from fpt.baselines import MODELS, Log, Made, Model
-from fpt.data.cache import Prepared
+from fpt.backbones.base import Core, CoreSpec, checkpoint_blocks, is_drawn
+from fpt.backbones.loading import load_core
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
-from fpt.model import build_model, init_input, with_positions
-from fpt.tasks import SPLITS
-from fpt.tuning import Tuning, parse_parts, parse_widths
+from fpt.models.base import MODELS, Log, Made, Model
+from fpt.models.fpt import build_model
+from fpt.models.input_init import init_input, with_positions
+from fpt.models.tuning import Tuning, parse_parts, parse_widths
+from fpt.tasks.base import SPLITS
 
 
 class Frozen(Model):

@@ -7,92 +7,27 @@ frozen layers, which are nearly all of the weights and of the work, see the batc
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fpt.args import DataArguments, ModelArguments, TrainArguments, changed
-from fpt.backbones import is_drawn, is_norm
+from fpt.backbones.base import is_norm
 from fpt.backbones.packed import PACKED
 from fpt.backbones.stack import Stack
-from fpt.errors import FPTError
-from fpt.model import FPT
-from fpt.random_state import OwnRandom, drawing
+from fpt.models.fpt import FPT
+from fpt.training.random_state import OwnRandom, drawing
 
 # How far logits of runs side by side may be from those of each alone, as a share of the largest.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Tokens of a row: with more, matrix products gain nothing, and what the way back needs grows.
 JOINED_TOKENS = {"cpu": 1280, "other": 16384}
 Batch = dict[str, torch.Tensor]
-# Loops, their batches and logits, to be learned from at once.
+# Runs, their batches and logits, to be learned from at once.
 Part = tuple[Sequence[Any], Sequence[Batch], Sequence[torch.Tensor]]
-
-
-def several(args: TrainArguments) -> bool:
-    """Whether more than one run is asked for."""
-    return bool(args.seeds or args.learning_rates)
-
-
-def seeds_of(args: TrainArguments) -> list[int]:
-    """The seeds that are asked for.
-
-    Raises:
-        FPTError: they are no whole numbers, or one comes twice.
-    """
-    return _numbers(args.seeds, int, "--seeds", "1,2,3") if args.seeds else [args.seed]
-
-
-def variants(args: TrainArguments, output: Path) -> list[TrainArguments]:
-    """The arguments of each run: those of a run of its own, with a folder in `output`.
-
-    Raises:
-        FPTError: as `seeds_of`.
-    """
-    if not several(args):
-        return [changed(args, output_dir=str(output))]
-    rates = _numbers(args.learning_rates, float, "--learning_rates", "1e-3,3e-3") if args.learning_rates else [args.learning_rate]
-    if min(rates) <= 0:
-        raise FPTError(f"--learning_rates {args.learning_rates} must all be above 0")
-    one = {"seeds": None, "learning_rates": None}
-    return [
-        changed(args, **one, seed=seed, learning_rate=rate, output_dir=str(output / _folder(seed, rate, len(rates) > 1)))
-        for rate, seed in itertools.product(rates, seeds_of(args))
-    ]
-
-
-def one_of_each(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> tuple[DataArguments, ModelArguments]:
-    """Runs side by side share one split and one core: those of the first seed, unless the arguments name others."""
-    if not several(args):
-        return data, model_args
-    first = seeds_of(args)[0]
-    if data.split_seed is None:
-        data = changed(data, split_seed=first)
-    if model_args.backbone_seed is None and is_drawn(model_args.backbone):
-        model_args = changed(model_args, backbone_seed=first)
-    return data, model_args
-
-
-def check_together(args: TrainArguments, accelerator: Accelerator) -> None:
-    """Refuse what several runs in one process can't have.
-
-    Raises:
-        FPTError: as said.
-    """
-    if not several(args):
-        return
-    asked = "--seeds" if args.seeds else "--learning_rates"
-    if accelerator.num_processes > 1:
-        raise FPTError(f"{asked} trains several runs in one process; start it without a launcher of several")
-    if accelerator.mixed_precision == "fp16":
-        raise FPTError(f"{asked} needs --mixed_precision no or bf16; fp16 scales the losses of each run by itself")
-    if args.push_to_hub:
-        raise FPTError(f"{asked} gives several checkpoints; push the one you want with python -m fpt.hub FOLDER USER/REPOSITORY")
 
 
 class Together(nn.Module):
@@ -167,32 +102,32 @@ class Together(nn.Module):
         known = {id(one): number for number, one in enumerate(self.models)}
         checked = False
 
-        def forward(loops: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
+        def forward(runs: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
             nonlocal checked
-            active = [known[id(loop.raw_model)] for loop in loops]
+            active = [known[id(run.network)] for run in runs]
             if not checked and self.fits(batches):
                 checked = True
-                if why := _why_not(model, loops, active, batches, tolerance):
+                if why := _why_not(model, runs, active, batches, tolerance):
                     self.refuse(why)
             if not self.fits(batches):
-                yield from one_by_one(loops, batches)
+                yield from one_by_one(runs, batches)
                 return
             for chosen in rows(batches, most):
-                own, theirs = [loops[number] for number in chosen], [batches[number] for number in chosen]
+                own, theirs = [runs[number] for number in chosen], [batches[number] for number in chosen]
                 if len(own) > 1:
-                    yield own, theirs, model([active[number] for number in chosen], theirs, [loop.random for loop in own])
+                    yield own, theirs, model([active[number] for number in chosen], theirs, [run.random for run in own])
                 else:
                     yield from one_by_one(own, theirs)
 
         return forward
 
 
-def one_by_one(loops: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
+def one_by_one(runs: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
     """Each model on its batch, each with the random numbers of its run."""
-    for loop, batch in zip(loops, batches, strict=True):
-        with drawing(loop.random):
-            logits = loop.model(batch["inputs"], batch["attention_mask"])
-        yield [loop], [batch], [logits]
+    for run, batch in zip(runs, batches, strict=True):
+        with drawing(run.random):
+            logits = run.model(batch["inputs"], batch["attention_mask"])
+        yield [run], [batch], [logits]
 
 
 def _embed(model: FPT, batch: Batch, random: OwnRandom | None) -> torch.Tensor:
@@ -285,16 +220,16 @@ class EachNorm(Each):
 
 
 @torch.no_grad()
-def _why_not(model: nn.Module, loops: Sequence[Any], active: Sequence[int], batches: Sequence[Batch], tolerance: float) -> str:
+def _why_not(model: nn.Module, runs: Sequence[Any], active: Sequence[int], batches: Sequence[Batch], tolerance: float) -> str:
     """Hold some samples of all runs in one row against each alone; empty when they agree.
 
     A core may do something with its norms or positions that is not known here.
     """
-    every = (model, *(loop.model for loop in loops))
+    every = (model, *(run.model for run in runs))
     for one in every:
         one.eval()
     batches = [{name: values[:2] for name, values in batch.items()} for batch in batches]
-    expected = [logits for _, _, part in one_by_one(loops, batches) for logits in part]
+    expected = [logits for _, _, part in one_by_one(runs, batches) for logits in part]
     scale = max(float(logits.abs().max()) for logits in expected)
     try:
         found = model(active, batches)
@@ -305,17 +240,3 @@ def _why_not(model: nn.Module, loops: Sequence[Any], active: Sequence[int], batc
     for one in every:
         one.train()
     return why
-
-
-def _folder(seed: int, rate: float, told: bool) -> str:
-    return f"seed-{seed}-lr-{rate:g}" if told else f"seed-{seed}"
-
-
-def _numbers(text: str, kind: Callable[[str], Any], option: str, example: str) -> list[Any]:
-    try:
-        values = [kind(word) for word in text.split(",")]
-    except ValueError:
-        raise FPTError(f"{option} {text!r} must be numbers separated by commas: {example}") from None
-    if len(set(values)) < len(values):
-        raise FPTError(f"{option} {text!r} names a number twice")
-    return values

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from fpt.args import arg
-from fpt.baselines import MODELS, Network, NetworkModel
 from fpt.checks import WIDTH, Range, check_heads, check_ranges
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.inputs import Input
+from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
 from fpt.tasks.images import ImageTask, unpatch
 

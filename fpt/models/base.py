@@ -18,10 +18,10 @@ from torch import nn
 from fpt.args import ModelArguments, TrainArguments, own_options
 from fpt.errors import FPTError
 from fpt.registry import Registry
-from fpt.tasks import GeneratedTask, Task
+from fpt.tasks.base import GeneratedTask, Task
 
 if TYPE_CHECKING:
-    from fpt.data.cache import Prepared
+    from fpt.data.prepared import Prepared
     from fpt.inputs import Input
     from fpt.outputs import Output
 
@@ -60,7 +60,7 @@ class Made:
     """A network that is ready to be trained, and what results and checkpoints say of it.
 
     Attributes:
-        core: JSON values of a `fpt.backbones.CoreSpec`; of a baseline its name and seed.
+        core: JSON values of a `fpt.backbones.base.CoreSpec`; of a baseline its name and seed.
         config: what its checkpoint needs besides, to be built again.
         results: what its results say besides.
     """
@@ -186,4 +186,4 @@ class Estimator(Model):
         """Fit on train, choose settings on valid."""
 
 
-MODELS: Registry[Model] = Registry("model", "fpt.baselines")
+MODELS: Registry[Model] = Registry("model", "fpt.models")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fpt.args import TrainArguments, flat
 from fpt.csv_files import write_csv
-from fpt.data.cache import Prepared
+from fpt.data.prepared import Prepared
 from fpt.disk import reason, refusals, remove, sweep, temporary_folder
 from fpt.errors import FPTError
 from fpt.files import recover_folder
@@ -21,7 +21,7 @@ from fpt.output_paths import CHECKPOINTS, check_output_folder, holder_of
 from fpt.output_paths import LOCK as LOCK
 from fpt.output_paths import RUN_FILE as RUN_FILE
 from fpt.results import RESULTS_FILE
-from fpt.tasks import GeneratedTask
+from fpt.tasks.base import GeneratedTask
 
 # In run.json: which data the run began with.
 DATA_KEY = "data_key"

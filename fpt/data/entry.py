@@ -1,0 +1,147 @@
+"""An entry of the Arrow cache: built from raw data, and opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, load_from_disk
+from transformers import PreTrainedTokenizerBase
+
+from fpt.args import DataArguments
+from fpt.csv_files import read_csv, write_csv
+from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
+from fpt.data.prepared import Prepared
+from fpt.data.rejected import check_rejected
+from fpt.data.samples import numbers
+from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer
+from fpt.disk import remove
+from fpt.errors import FPTError
+from fpt.files import new_folder, write_json
+from fpt.inputs import Input, input_from_dict
+from fpt.outputs import Classes, Output, output_from_dict
+from fpt.tasks.base import SPLITS, Examples, Source, Task
+
+
+def build_entry(
+    entry: Path,
+    work: Path,
+    task: Task,
+    args: DataArguments,
+    request: dict[str, Any],
+    source: Source,
+    given: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
+
+    Shards that are done stay in `work` when the process is stopped, and are not done again. `given` is the tokenizer, where it
+    is not one that is trained on the texts.
+
+    Raises:
+        FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
+    """
+    examples = task.split(source, args, request["split_seed"])
+    _check_not_empty(examples.splits, source)
+    texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
+    words = getattr(getattr(task, "modality", None), "words", True)
+    tokenizer = None
+    if texts is not None:
+        tokenizer = given if given is not None and args.tokenizer not in TRAINED else build_tokenizer(texts, args, words)
+    with no_bars_of_datasets():
+        try:
+            arrows, rejected = encode_splits(examples, work, task, args, tokenizer)
+            check_rejected(rejected, examples.total, args.max_bad_fraction, source.origin)
+            _check_not_empty(arrows, source)
+            _check_classes(arrows["train"], examples.output, source)
+            primary, why = _primary_metric(task, examples.output, arrows["valid"])
+            inputs = describe_input(task, args, tokenizer, arrows["train"])
+        except FPTError:
+            remove(work)
+            raise
+        with new_folder(entry) as folder:
+            for name, arrow in arrows.items():
+                arrow.remove_columns([c for c in ("cut", "reason", "unknown") if c in arrow.column_names]).save_to_disk(
+                    folder / name
+                )
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder / "tokenizer")
+            left_out = pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected])
+            # What is changed in it is told when it is copied into the folder of a run.
+            write_csv(left_out, folder / "rejected.csv", log=lambda line: None)
+            manifest = describe_entry(request, source, examples, arrows, inputs, primary)
+            manifest |= {"rejected": len(rejected), "notes": [*examples.notes, *([why] if why else [])]}
+            write_json(folder / "manifest.json", manifest)
+    remove(work)
+
+
+def describe_entry(
+    request: dict[str, Any], source: Source, examples: Examples, arrows: dict[str, Dataset], inputs: Input, primary: str
+) -> dict[str, Any]:
+    """What an entry was made from, JSON values."""
+    return {
+        "request": request,
+        "origin": source.origin,
+        "users_own": source.users_own,
+        "data_sha256": source.sha256,
+        "input": inputs.to_dict(),
+        "output": examples.output.to_dict(),
+        "primary_metric": primary,
+        "rows": {name: len(rows) for name, rows in arrows.items()},
+        "unused": len(examples.unused),
+        "cut_to_max_length": _count(arrows, "cut"),
+        "with_unknown_tokens": _count(arrows, "unknown"),
+        "split_method": examples.method,
+        "schema": None if examples.schema is None else examples.schema.to_dict(),
+    }
+
+
+def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
+    """Open a cache entry; nothing is copied into memory."""
+    manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+    rejected = read_csv(entry / "rejected.csv")
+    total = sum(manifest["rows"].values()) + manifest["rejected"]
+    # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
+    check_rejected(rejected[: manifest["rejected"]], total, args.max_bad_fraction, manifest["origin"])
+    own = entry / "tokenizer"
+    return Prepared(
+        task=task,
+        args=args,
+        splits={name: load_from_disk(entry / name) for name in SPLITS},
+        input=input_from_dict(manifest["input"]),
+        output=output_from_dict(manifest["output"]),
+        tokenizer=open_tokenizer(own, manifest["input"].get("vocab_size")) if own.is_dir() else None,
+        manifest=manifest,
+        rejected=rejected,
+    )
+
+
+def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:
+    for name in SPLITS:
+        if not len(splits[name]):
+            raise FPTError(f"the {name} split of {source.origin} is empty; use more data or another --split_seed")
+
+
+def _count(arrows: dict[str, Dataset], column: str) -> dict[str, int]:
+    """Rows of each split with something in `column`."""
+    return {n: int(np.count_nonzero(a[column])) if column in a.column_names else 0 for n, a in arrows.items()}
+
+
+def _check_classes(train: Dataset, output: Output, source: Source) -> None:
+    """Refuse training rows of one class, and a class of a user's own data that has lost all its rows."""
+    if not isinstance(output, Classes):
+        return
+    counts = np.bincount(numbers(train, "label"), minlength=output.size)
+    if np.count_nonzero(counts) < 2:
+        raise FPTError(f"the train split of {source.origin} has one class only; there is nothing to tell apart: use more data")
+
+
+def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, str | None]:
+    """The metric that picks the model, and why it is not the usual one where the validation labels do not allow that."""
+    usual = task.primary_metric or output.default_metric
+    why = output.undefined(usual, numbers(valid, "label"))
+    if why is None:
+        return usual, None
+    return "loss", f"{usual} is not defined on the validation split ({why}): the model is picked by its loss there"

@@ -1,0 +1,58 @@
+"""A task that is ready to be trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from fpt.args import DataArguments
+from fpt.data.samples import ArrowSamples, Samples
+from fpt.inputs import Input
+from fpt.outputs import Output
+from fpt.tasks.base import GeneratedTask, Task
+
+
+@dataclass
+class Prepared:
+    """A task ready to train on.
+
+    Attributes:
+        task: where it came from.
+        args: what was asked for.
+        splits: for each of train, valid and test an Arrow dataset with the columns ``id`` (str), ``label``, ``length`` (int,
+            tokens) and ``input_ids`` (list of int) or ``values`` (list of tokens * dim numbers); tasks on text have ``text``
+            and train may have ``variants`` (list of lists of int): the same inputs written in other ways. Or the samples of
+            a generated task.
+        input: what goes into the core.
+        output: what the labels are.
+        tokenizer: turns text into ``input_ids``; None for patches.
+        manifest: what the entry was made from; JSON values.
+        rejected: rows that could not be used, with the reason.
+    """
+
+    task: Task | GeneratedTask
+    args: DataArguments
+    splits: dict[str, Any]
+    input: Input
+    output: Output
+    tokenizer: PreTrainedTokenizerBase | None
+    manifest: dict[str, Any]
+    rejected: pd.DataFrame
+
+    def samples(self, split: str, seed: int = 0) -> Samples:
+        """The samples of a split; `seed` picks the variants."""
+        rows = self.splits[split]
+        return rows if isinstance(rows, Samples) else ArrowSamples(rows, self.input, seed)
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that picks the model on the validation split."""
+        return self.manifest["primary_metric"]
+
+    @property
+    def split_method(self) -> str:
+        """How train, valid and test were made, in words."""
+        return self.manifest.get("split_method") or self.manifest["request"]["split"]

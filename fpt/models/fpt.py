@@ -1,0 +1,132 @@
+"""The Frozen Pretrained Transformer (arXiv 2103.05247, section 2): new input and readout around a frozen core.
+
+Tuned, unless ``--tune`` says otherwise: the input layer, the core's norms and learned positions, the readout. Frozen: attention
+and MLP blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from fpt.backbones.base import DTYPES, Core, Family
+from fpt.errors import FPTError
+from fpt.inputs import Input
+from fpt.models.base import Network
+from fpt.models.tuning import Tuning, add_lora, perceptron
+from fpt.outputs import Output
+
+
+class FPT(Network):
+    """A new input and readout around a core.
+
+    Args:
+        core: the core's module; `tuning` says which of its parameters are tuned, all else is frozen.
+        family: runs it.
+        inputs: what goes into the core: token ids or patches of numbers.
+        output: what is asked for, and at how many of the last tokens.
+        tuning: what is tuned.
+        dropout: probability, on the input layer and before the readout.
+        core_dtype: precision that the frozen weights are kept in, and computed in when it is not fp32.
+
+    Attributes:
+        core_dropout: whether the core's own dropout acts in training. Frozen weights have nothing to overfit with, and on a CPU
+            the random numbers cost a sixth of a step, so it does not.
+    """
+
+    core_dropout = False
+
+    def __init__(
+        self,
+        core: PreTrainedModel,
+        family: Family,
+        inputs: Input,
+        output: Output,
+        tuning: Tuning | None = None,
+        dropout: float = 0.0,
+        core_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        tuning = tuning or Tuning()
+        hidden = core.config.hidden_size
+        self.input = inputs.module(hidden, tuning.input_layers)
+        self.core, self.family, self.core_dtype = core, family, core_dtype
+        self.readout = perceptron(hidden, tuning.readout_layers, output.size)
+        self.read_tokens, self.width = output.tokens, hidden
+        self.dropout = nn.Dropout(dropout)
+        for layer in self.readout.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        parts = family.parts(core)
+        for name, parameter in core.named_parameters():
+            parameter.requires_grad_(parts[name] in tuning.parts)
+        if "lora" in tuning.parts:
+            add_lora(core, tuning)
+        for name, parameter in self.input.named_parameters():
+            parameter.requires_grad_(("pos" if name == "positions" else "in") in tuning.parts)
+        self.readout.requires_grad_("out" in tuning.parts)
+
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Read sequences that are padded on the right.
+
+        Args:
+            inputs: token ids (batch, tokens) int64, or patches (batch, tokens, dim) float.
+            attention_mask: (batch, tokens), 1 for real tokens and 0 for padding.
+
+        Returns:
+            Logits (batch, read tokens * output size) in fp32, read at the last real tokens of each sequence.
+        """
+        with self.precision(attention_mask.device.type):
+            states = self.family.states(self.core, self.embed(inputs), attention_mask, self.read(attention_mask))
+            return self.logits(states)
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What goes into the core, (batch, tokens, hidden)."""
+        return self.dropout(self.input(inputs))
+
+    def read(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Positions (batch, read tokens) of the last real tokens."""
+        end = attention_mask.sum(dim=1, keepdim=True)
+        return end - torch.arange(self.read_tokens, 0, -1, device=end.device)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, read tokens * output size) in fp32 of the core's states (batch, read tokens, hidden)."""
+        return self.readout(self.dropout(states)).flatten(1).float()
+
+    def train(self, mode: bool = True) -> FPT:
+        """Set the mode; see `core_dropout`."""
+        super().train(mode)
+        self.core.train(mode and self.core_dropout)
+        return self
+
+    def precision(self, device: str) -> contextlib.AbstractContextManager:
+        """Frozen weights of a lower precision are multiplied in it."""
+        if self.core_dtype == torch.float32 or torch.is_autocast_enabled(device):
+            return contextlib.nullcontext()
+        return torch.autocast(device, self.core_dtype)
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """What the core alone can't give back, so a checkpoint holds it: tuned parameters, input layer and readout."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad or not name.startswith("core.")}
+
+    def roles(self) -> dict[str, str]:
+        """As `Network.roles`."""
+        positions = {f"core.{name}" for name, part in self.family.parts(self.core).items() if part == "pos"} | {"input.positions"}
+        inputs = {f"input.{name}": "input" for name, _ in self.input.named_parameters()}
+        return {**inputs, **dict.fromkeys(positions, "position")}
+
+
+def build_model(core: Core, inputs: Input, output: Output, tuning: Tuning | None = None, dropout: float = 0.0) -> FPT:
+    """Return an FPT around `core`.
+
+    Raises:
+        FPTError: nothing would be tuned.
+    """
+    model = FPT(core.model, core.family, inputs, output, tuning, dropout, DTYPES[core.spec.dtype])
+    if not model.tuned_parameters():
+        raise FPTError(f"backbone {core.spec.name!r} ({type(core.model).__name__}) has none of the parts that --tune names")
+    return model
