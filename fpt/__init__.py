@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fpt.optional import hide_broken_packages
+
 if TYPE_CHECKING:
     from fpt.evaluation.predictor import Predictor
 
 __version__ = "0.1.0"
+
+hide_broken_packages()
 
 
 def load(checkpoint: str, backbone: str | None = None) -> Predictor:
