@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fpt.optional import hide_broken_packages
 from fpt.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fpt.evaluation.predictor import Predictor
+
+hide_broken_packages()
 
 
 def load(checkpoint: str, backbone: str | None = None) -> Predictor:

@@ -104,6 +104,7 @@ def read_training(
     task_kind, model_kind = _own_kinds(
         str(chosen.get("dataset", DataArguments.dataset)) if "dataset" in chosen or not asked_help else None,
         str(chosen.get("model", ModelArguments.model)),
+        described=bool(asked_help),
     )
     kinds = [DataArguments, ModelArguments, TrainArguments, *more, *(k for k in (task_kind, model_kind) if k is not None)]
     values = read_words(parser_of(description, kinds, config=True), words)
@@ -135,18 +136,22 @@ def _finder(words: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in vars(found).items() if value is not None}
 
 
-def _own_kinds(dataset: str | None, model: str) -> tuple[type | None, type | None]:
-    """Dataclasses of the arguments of a task's and of a model's own."""
+def _own_kinds(dataset: str | None, model: str, described: bool = False) -> tuple[type | None, type | None]:
+    """Dataclasses of the arguments of a task's and of a model's own.
+
+    Args:
+        described: they are for --help, which needs none of the packages that the task and the model need.
+    """
     task_kind = model_kind = None
     # Imported late, so that --help answers at once.
     if dataset is not None:
         from fpt.tasks.base import TASKS
 
-        task_kind = TASKS[dataset].options
+        task_kind = (TASKS.find if described else TASKS.__getitem__)(dataset).options
     if model != ModelArguments.model:
         from fpt.models.base import MODELS
 
-        model_kind = MODELS[model].options
+        model_kind = (MODELS.find if described else MODELS.__getitem__)(model).options
     return task_kind, model_kind
 
 

@@ -23,6 +23,7 @@ from fpt.backbones.base import DTYPES
 from fpt.errors import FPTError
 from fpt.launch_checks import check_launch
 from fpt.launched import check_environment, switched_on, wanted_precision
+from fpt.optional import need
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -87,6 +88,7 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
         options["cpu"] = not (deepspeed or fsdp)
     precision = wanted_precision(mixed_precision)
     if deepspeed:
+        need("deepspeed", "distributed_type: DEEPSPEED of the accelerate configuration")
         # DeepSpeed would bring the tuned tensors to that precision as well; the model does it for the core alone.
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fpt.errors import FPTError
+from fpt.optional import need
 
 NAMES = ("train", "valid", "test")
 FRACTIONS = [0.7, 0.1, 0.2]
@@ -252,6 +253,7 @@ def tdc_random_split(count: int, seed: int) -> dict[str, np.ndarray]:
     Returns:
         Row numbers of each split, in pytdc's order.
     """
+    need("tdc", "--split random of a TDC set")
     from tdc.utils.split import create_fold
 
     parts = create_fold(pd.DataFrame({"row": range(count)}), seed, FRACTIONS)
@@ -267,6 +269,7 @@ def scaffold_split(smiles: Sequence[str], seed: int, fractions: Sequence[float] 
     Raises:
         FPTError: a split is empty, since too many molecules share a scaffold.
     """
+    need("tdc", "--split scaffold")
     from tdc.utils.split import create_scaffold_split
 
     rows = pd.DataFrame({"Drug": list(smiles), "row": range(len(smiles))})

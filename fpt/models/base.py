@@ -78,11 +78,13 @@ class Model(ABC):
         name: what ``--model`` takes.
         source: paper or package.
         options: a dataclass of its own arguments (with `fpt.args.arg`), or None.
+        packages: optional packages that it can't work without; keys of `fpt.optional.EXTRAS`.
     """
 
     name: str
     source: str
     options: type | None = None
+    packages: tuple[str, ...] = ()
 
     def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
         """The task with the features that the model reads.

@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from rdkit import Chem
-from rdkit.Chem import rdDepictor, rdDistGeom, rdForceFieldHelpers
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +27,10 @@ from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
 from fpt.tasks.base import Examples, GeneratedTask, Source, Task
 from fpt.tasks.images import encode_each
-from fpt.tasks.text import Smiles, TextTask
+from fpt.tasks.text import Smiles, TextTask, chemistry
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 ELEMENTS = (5, 6, 7, 8, 9, 15, 16, 17, 35, 53)  # and any other
 ATOM_FEATURES = 28  # with the one that marks the dummy
@@ -59,11 +60,14 @@ def atom_features(atom: Chem.Atom) -> list[float]:
 
 def conformer(molecule: Chem.Mol) -> Chem.Mol:
     """The molecule with positions of its heavy atoms, in Å: embedded and relaxed, or flat where that fails."""
-    whole = Chem.AddHs(molecule)
+    chem = chemistry()
+    from rdkit.Chem import rdDepictor, rdDistGeom, rdForceFieldHelpers
+
+    whole = chem.AddHs(molecule)
     try:
         if rdDistGeom.EmbedMolecule(whole, maxAttempts=ATTEMPTS, randomSeed=CONFORMER_SEED) == 0:
             rdForceFieldHelpers.UFFOptimizeMolecule(whole)
-            return Chem.RemoveHs(whole)
+            return chem.RemoveHs(whole)
     except (ValueError, RuntimeError):  # no force field for an element, or hydrogens that can't be removed
         pass
     rdDepictor.Compute2DCoords(molecule)
@@ -80,7 +84,8 @@ def graph_features(smiles: str) -> np.ndarray:
     Raises:
         ValueError: rdkit can't read it.
     """
-    molecule = Chem.MolFromSmiles(smiles)
+    chem = chemistry()
+    molecule = chem.MolFromSmiles(smiles)
     if molecule is None or not molecule.GetNumAtoms():
         raise ValueError("invalid SMILES")
     molecule = conformer(molecule)
@@ -89,9 +94,9 @@ def graph_features(smiles: str) -> np.ndarray:
     atoms, bonds, distances = np.split(graph, [ATOM_FEATURES, ATOM_FEATURES + count + 1], axis=1)
     atoms[0, 0] = 1
     atoms[1:, 1:] = [atom_features(atom) for atom in molecule.GetAtoms()]
-    bonds[1:, 1:] = Chem.GetAdjacencyMatrix(molecule) + np.eye(count)
+    bonds[1:, 1:] = chem.GetAdjacencyMatrix(molecule) + np.eye(count)
     distances[:] = FAR
-    distances[1:, 1:] = Chem.Get3DDistanceMatrix(molecule)
+    distances[1:, 1:] = chem.Get3DDistanceMatrix(molecule)
     return graph
 
 
@@ -252,6 +257,7 @@ class Mat(NetworkModel):
     name = "mat"
     source = "arXiv 2002.08264"
     options = MatOptions
+    packages = ("rdkit",)
 
     def view(self, task: Task | GeneratedTask) -> GraphTask:
         """Molecules as graphs."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
-from rdkit.Chem import rdFingerprintGenerator
 
 from fpt.args import arg
 from fpt.checks import check_known
@@ -23,7 +21,7 @@ from fpt.models.base import MODELS, Estimator, Fitted, Log
 from fpt.outputs import Classes, Value
 from fpt.results import is_better
 from fpt.tasks.base import GeneratedTask, Task
-from fpt.tasks.text import Smiles
+from fpt.tasks.text import Smiles, chemistry
 
 RADIUS, BITS = 2, 2048
 TREES, SHOWN = 400, 10
@@ -50,10 +48,13 @@ def fingerprints(smiles: list[str]) -> np.ndarray:
     Raises:
         ValueError: rdkit can't read one.
     """
+    chem = chemistry()
+    from rdkit.Chem import rdFingerprintGenerator
+
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     out = np.zeros((len(smiles), BITS), dtype=np.uint8)
     for row, text in zip(out, smiles, strict=True):
-        molecule = Chem.MolFromSmiles(text)
+        molecule = chem.MolFromSmiles(text)
         if molecule is None:
             raise ValueError(f"invalid SMILES {text!r}")
         row[:] = generator.GetFingerprintAsNumPy(molecule)
@@ -99,6 +100,7 @@ class Morgan(Estimator):
     name = "morgan"
     source = "ECFP4 with scikit-learn"
     options = MorganOptions
+    packages = ("rdkit",)
 
     def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
         """As it is, when it has molecules."""

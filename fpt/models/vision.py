@@ -108,6 +108,7 @@ class Cnn(PictureModel):
     """ResNet-18 for small pictures."""
 
     name = "cnn"
+    packages = ("torchvision",)
     source = "arXiv 1512.03385"
 
     def build(self, size: int, options: Mapping[str, Any], shape: Mapping[str, Any]) -> nn.Module:

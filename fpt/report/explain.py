@@ -16,7 +16,7 @@ from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
 from fpt.report.figures import Block, Paragraph, Picture, Pictures, figure, image
 from fpt.tasks.images import ImageTask, unpatch
-from fpt.tasks.text import Smiles
+from fpt.tasks.text import Smiles, chemistry
 
 # More samples make no better picture.
 TSNE_SAMPLES = 1000
@@ -77,10 +77,10 @@ def sample_picture(prepared: Prepared, looked: Looked) -> Picture:
 
 def molecule_picture(smiles: str, tokens: Sequence[str], weights: np.ndarray, title: str) -> Picture:
     """A molecule whose atoms are as red as the attention that their tokens got."""
-    from rdkit import Chem
+    chem = chemistry()
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    molecule = Chem.MolFromSmiles(smiles)
+    molecule = chem.MolFromSmiles(smiles)
     atoms = [float(weight) for token, weight in zip(tokens, weights, strict=False) if _is_atom(token)]
     if len(atoms) < molecule.GetNumAtoms():  # a long molecule was cut
         atoms += [0.0] * (molecule.GetNumAtoms() - len(atoms))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fpt.escape import picture_text
+from fpt.optional import need
 from fpt.report.findings import metrics_of
 from fpt.report.predictions import Predictions
 from fpt.report.runs import Row
@@ -63,6 +64,7 @@ def figure(draw: Callable[[Any], None], width: float = 6.0, height: float = 4.0,
 
     Texts are texts: matplotlib would take what is between dollar signs for mathematics. Names go through `picture_text`.
     """
+    need("matplotlib", "a figure of the report")
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -10,11 +10,11 @@ from typing import Any
 import multiprocess
 import numpy as np
 import torch
-import torchaudio
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
+from fpt.optional import need
 from fpt.tasks.base import Task
 from fpt.tasks.images import encode_each
 from fpt.tasks.sound_files import SAMPLE_RATE, open_sound, read_clip, read_wave, resample, sound_suffixes
@@ -66,6 +66,7 @@ class AudioTask(Task):
     text_columns = ("sound", "audio", "file", "path", "file_name", "filename")
     options: type | None = AudioOptions
     libraries = ("torchaudio", "soundfile", "scipy")
+    packages = ("torchaudio", "soundfile")
     code_version = 2
     cut_flag = "--seconds"
 
@@ -145,5 +146,8 @@ class AudioTask(Task):
 
 
 @functools.lru_cache(maxsize=4)
-def _mel(num_mels: int) -> torchaudio.transforms.MelSpectrogram:
+def _mel(num_mels: int) -> torch.nn.Module:
+    need("torchaudio", "reading sounds")
+    import torchaudio
+
     return torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, n_fft=400, hop_length=HOP, n_mels=num_mels)

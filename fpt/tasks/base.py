@@ -96,6 +96,7 @@ class Task(ABC):
         saves_split: whether a run writes down which row is in which split; published splits need not be.
         slow: whether a row takes long enough to encode that several processes pay.
         libraries: packages whose release may change the Arrow files.
+        packages: optional packages that it can't work without; keys of `fpt.optional.EXTRAS`.
         code_version: raised whenever the same raw data would give other Arrow files.
         keep_notation: ``--keep_notation``: inputs stay as they are written.
         cut_flag: the argument that says how long a sample may be.
@@ -116,6 +117,7 @@ class Task(ABC):
     saves_split: bool = False
     slow: bool = True
     libraries: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     cut_flag: str = "--max_length"
     keep_notation: bool = False
     code_version: int = 1
@@ -198,6 +200,7 @@ class GeneratedTask(ABC):
     options: type | None = None
     max_length: int = 512
     saves_split: bool = False
+    packages: tuple[str, ...] = ()
     keep_notation: bool = False
     code_version: int = 1
     sizes: Mapping[str, int] = MappingProxyType({"train": 100_000, "valid": 1_000, "test": 2_000})
@@ -222,14 +225,15 @@ class GeneratedTask(ABC):
 class TaskRegistry(Registry["Task | GeneratedTask"]):
     """Tasks by name; ``tdc/NAME`` and ``csv:FILE`` are found by what they start with."""
 
-    def __getitem__(self, name: str) -> Task | GeneratedTask:
+    def find(self, name: str) -> Task | GeneratedTask:
+        """As `Registry.find`."""
         for known in self:
             for mark in "/:":
                 family, is_family, _ = known.partition(mark)
                 start = family + mark
                 if is_family and name.startswith(start) and len(name) > len(start):
-                    return super().__getitem__(known)(name.removeprefix(start))  # type: ignore[operator]
-        return super().__getitem__(name)
+                    return super().find(known)(name.removeprefix(start))  # type: ignore[operator]
+        return super().find(name)
 
 
 TASKS = TaskRegistry("dataset", "fpt.tasks")

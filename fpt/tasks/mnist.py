@@ -26,6 +26,7 @@ from fpt.checks import Range, check_ranges
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.files import cache_home, user_path
+from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
@@ -71,6 +72,7 @@ def locate_digits(name: str, args: DataArguments, log: Callable[[str], None]) ->
         if found:
             return _read(found, place.split()[0])
     log("download with torchvision")
+    need("torchvision", f"the download of dataset {name!r}, which is in none of these folders,")
     try:
         from torchvision.datasets import MNIST
 

@@ -29,6 +29,7 @@ from fpt.data.sorting import SHA, Raw, Sorter, missing_values
 from fpt.data.splits import AUTO, GIVEN, NAMES, Parts
 from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
+from fpt.optional import missing_of
 from fpt.outputs import Classes, MultiLabel, Output, Value
 from fpt.results import constant
 from fpt.tasks.audio import sound_suffixes
@@ -117,6 +118,8 @@ class OwnTask(Task):
         task = kinds[kind](self.reader, self.options)
         task.input_type = kind
         task.set_up(options)
+        if reason := missing_of(task.packages):
+            raise FPTError(f"dataset {self.name!r} with {kind} as input needs {reason}")
         return task
 
     def set_up(self, options: dict[str, Any]) -> None:

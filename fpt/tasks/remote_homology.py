@@ -32,6 +32,7 @@ from fpt.checks import check_known
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
 from fpt.files import cache_home, new_folder, user_path
+from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, TextTask, read_each
@@ -120,6 +121,7 @@ def read_lmdb(path: Path) -> Iterator[Any]:
     Raises:
         FPTError: it is no LMDB, or not TAPE's.
     """
+    need("lmdb", f"reading {path}")
     with tempfile.TemporaryFile() as said:
         command = [sys.executable, "-P", "-c", _DUMP, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as child:

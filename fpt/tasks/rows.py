@@ -39,6 +39,7 @@ class TextRows(OwnTask, TextTask):
         self.modality = TEXTS[self.input_type]
         if self.input_type == "smiles":
             self.splits = (*self.splits, "scaffold")
+            self.packages = ("rdkit",)
 
     def samples(self, raw: Raw, schema: Schema, args: DataArguments) -> tuple[Schema, list[Any], list[str]]:
         """Texts as they are tokenized."""

@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
-import soundfile
 import torch
-import torchaudio
 
+from fpt.optional import missing, need
 from fpt.tasks.sound_headers import EditedFile, SoundHeader, read_header
+
+if TYPE_CHECKING:
+    import soundfile
 
 SAMPLE_RATE = 16_000
 RATES = (1_000, 1_000_000)
@@ -72,7 +74,14 @@ class Clip:
 
 
 def sound_suffixes() -> frozenset[str]:
-    """Lower-case endings of the sound files that the libsndfile of this machine reads; none of formats without a header."""
+    """Lower-case endings of the sound files that the libsndfile of this machine reads; none of formats without a header.
+
+    Without `soundfile` they are all that are known, so that whoever opens such a file is told what to install.
+    """
+    if missing("soundfile"):
+        return frozenset(" ".join(SUFFIXES.values()).split())
+    import soundfile
+
     return frozenset(suffix for name in soundfile.available_formats() for suffix in SUFFIXES.get(name, "").split())
 
 
@@ -156,7 +165,10 @@ def resample(wave: np.ndarray, source: int, target: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _kernel(source: int, target: int) -> torchaudio.transforms.Resample:
+def _kernel(source: int, target: int) -> torch.nn.Module:
+    need("torchaudio", "reading sounds")
+    import torchaudio
+
     return torchaudio.transforms.Resample(source, target)
 
 
@@ -182,6 +194,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _read(raw: BinaryIO, seconds: float | None) -> Clip:
+    need("soundfile", "reading sounds")
+    import soundfile
+
     size = raw.seek(0, os.SEEK_END)
     if not size:
         raise ValueError("empty file")

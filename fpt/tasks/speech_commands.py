@@ -19,6 +19,7 @@ from datasets import Dataset
 from fpt.args import DataArguments
 from fpt.errors import FPTError
 from fpt.files import cache_home, sha256_file, user_path
+from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.audio import AudioTask
 from fpt.tasks.base import TASKS, Examples, Source
@@ -55,6 +56,7 @@ class SpeechCommands(AudioTask):
             if found:
                 return _read(root, place.split()[0], log)
         log("download with torchaudio")
+        need("torchaudio", f"the download of dataset {self.name!r}")
         try:
             from torchaudio.datasets import SPEECHCOMMANDS
 

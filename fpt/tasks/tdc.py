@@ -31,6 +31,7 @@ from fpt.data.table import printable
 from fpt.disk import refusals
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, package_folder, user_path
+from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
@@ -132,6 +133,7 @@ def download(set_name: str, label: str | None, problem: str, file: str, folder: 
         refusals(f"{folder} can't be written", folder),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tdc.") as temporary,
     ):
+        need("tdc", f"the download of TDC's set {set_name}")
         try:
             from tdc import single_pred
 
@@ -154,8 +156,10 @@ class TdcTask(TextTask):
     """
 
     splits: tuple[str, ...] = ("scaffold", "random")
+    packages: tuple[str, ...] = ("tdc",)
 
     def __init__(self, name: str) -> None:
+        need("tdc", f"dataset 'tdc/{name}'")
         set_name, _, label = name.partition(":")
         set_name = set_name.lower()
         self._describe(set_name, _problem(set_name), _label(set_name, label), _metric(set_name))
@@ -164,7 +168,9 @@ class TdcTask(TextTask):
         self.set_name, self.problem, self.label, self.primary_metric = set_name, problem, label, metric
         self.name = f"tdc/{set_name}{f':{label}' if label else ''}"
         self.modality = PROBLEMS[problem]
-        if not isinstance(self.modality, Smiles):
+        if isinstance(self.modality, Smiles):
+            self.packages = (*self.packages, "rdkit")
+        else:
             self.splits = ("random",)
         self.source = f"https://tdcommons.ai/single_pred_tasks/{problem.lower()}/ ({set_name})"
         self.licence = "as TDC's page of the set says"
@@ -277,6 +283,7 @@ class Cyp3a4(TdcTask):
         # Not looked up: importing pytdc takes seconds.
         self._describe("cyp3a4_veith", "ADME", None, "auprc")
         self.name = "cyp3a4"
+        self.packages = ("rdkit",)
         self.source = "https://tdcommons.ai/single_pred_tasks/adme/ (CYP3A4_Veith)"
         self.licence = "CC BY 4.0"
         self.label_names = ("non-inhibitor", "inhibitor")

@@ -12,22 +12,23 @@ A cell of a table is read right or refused, and the same content written in two 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rdkit import Chem, rdBase
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.data.characters import EMPTY, named, short, unreadable
 from fpt.data.tokenizers import encode_texts, unknown_id
+from fpt.optional import need
 from fpt.tasks.base import Task
 
-# rdkit prints a line for each molecule it can't read; we count and list them ourselves.
-rdBase.DisableLog("rdApp.*")
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 # Beyond this rdkit takes minutes, and from about 30,000 atoms on its recursion ends the process.
 LONGEST_SMILES = 5_000
@@ -41,6 +42,20 @@ _WILDCARD = re.compile(r"\*|\[\d*#0\b")
 _ATOM_MAP = re.compile(r":\d+\]")
 _INCHI_KEY = re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]")
 _ATOM = re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|[^\s\[]")
+
+
+@functools.cache
+def chemistry() -> Any:
+    """The module `rdkit.Chem`, silent about molecules that it can't read: we count and list them ourselves.
+
+    Raises:
+        FPTError: rdkit is missing or broken.
+    """
+    need("rdkit", "reading SMILES")
+    from rdkit import Chem, rdBase
+
+    rdBase.DisableLog("rdApp.*")
+    return Chem
 
 
 def read_each(texts: Iterable[Any], read: Callable[[str], str]) -> tuple[list[str], list[str | None]]:
@@ -160,14 +175,14 @@ class Smiles(Parsed):
             for atom in molecule.GetAtoms():
                 atom.SetAtomMapNum(0)
         try:
-            return Chem.MolToSmiles(molecule)
+            return chemistry().MolToSmiles(molecule)
         except (ValueError, RuntimeError):
             raise ValueError("rdkit can't write this molecule as canonical SMILES") from None
 
     def variants(self, text: str, count: int, seed: int) -> list[str]:
         """Return `count` SMILES of the same molecule, each walked in a random atom order."""
         molecule = _molecule(text)
-        return [] if molecule is None else list(Chem.MolToRandomSmilesVect(molecule, count, randomSeed=seed & 0x7FFFFFFF))
+        return [] if molecule is None else list(chemistry().MolToRandomSmilesVect(molecule, count, randomSeed=seed & 0x7FFFFFFF))
 
 
 class Letters(Parsed):
@@ -262,7 +277,7 @@ class TextTask(Task):
 
 def _molecule(smiles: str) -> Chem.Mol | None:
     try:
-        return Chem.MolFromSmiles(smiles)
+        return chemistry().MolFromSmiles(smiles)
     except RuntimeError:  # a broken invariant inside rdkit
         return None
 
@@ -308,8 +323,8 @@ def _more_than_smiles(words: list[str], text: str) -> str:
 
 def _why_invalid(smiles: str) -> str:
     """rdkit's reason where a SMILES is well written and its chemistry is not."""
-    molecule = Chem.MolFromSmiles(smiles, sanitize=False)
-    problems = Chem.DetectChemistryProblems(molecule) if molecule is not None else []
+    molecule = chemistry().MolFromSmiles(smiles, sanitize=False)
+    problems = chemistry().DetectChemistryProblems(molecule) if molecule is not None else []
     return f"invalid SMILES: {' '.join(problems[0].Message().split())}" if problems else "invalid SMILES"
 
 

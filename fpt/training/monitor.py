@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fpt.args import TrainArguments, flat
 from fpt.errors import FPTError
 from fpt.escape import short_text, visible
+from fpt.optional import missing
 from fpt.parallel import any_process, mean
 from fpt.training.records import Progress
 
@@ -193,6 +194,8 @@ class Tracker:
 
                 wandb.teardown(exit_code=1)
         why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if isinstance(error, ImportError | OSError) and (reason := missing(self.name)):
+            why = f"it needs {reason}"
         say(self.accelerator, f"warning: --report_to {self.name} failed ({why}); training goes on without it")
 
 
