@@ -1,11 +1,13 @@
 """From a task's raw data to batches: Arrow files made once, then batches of like lengths.
 
 A cache entry is a folder ``<cache>/arrow/<task>/<key>/`` with one Arrow dataset a split, the tokenizer, the list of
-rejected rows and a manifest. It appears whole or not at all. Its key is a hash of everything that changes its content.
+rejected rows and a manifest. It appears whole or not at all. Its key is a hash of everything that changes its content; the seed
+of the split is none of that where the published or given splits are kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -31,7 +33,7 @@ from fpt.errors import FPTError, RejectedRows
 from fpt.files import alone, cache_home, new_folder, slug, user_path, write_json
 from fpt.inputs import Input, Patches, input_from_dict
 from fpt.outputs import Classes, Output, output_from_dict
-from fpt.tasks import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.tasks import SPLITS, Examples, GeneratedTask, Source, Task, rejected_rows, resolve
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
@@ -119,12 +121,12 @@ def prepare(
     if args.data_dir is None:
         for entry in manifests(folder):
             manifest = read_manifest(entry)
-            if manifest is None or manifest["request"] != request:
+            if manifest is None or manifest["request"] not in (request, _of_any_seed(request)):
                 continue
             if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
                 log(f"data: Arrow cache: {entry.parent} (made from {manifest['origin']})")
                 sweep_work(root, f"{slug(task.name)}-{entry.parent.name}")
-                return _check_tokens(_load(entry.parent, task, args), tokenizer, data_sha256)
+                return _check_tokens(_load(entry.parent, task, args, seed), tokenizer, data_sha256)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     if not fetch and task.name.startswith(HUB) and not user_path(task.name.removeprefix(HUB)).exists():
         raise FPTError(
@@ -132,21 +134,59 @@ def prepare(
             " --fetch_data to fetch it"
         )
     source = task.locate(args, lambda line: log(f"data: {line}"))
-    key = _key(request, source)
-    entry, lock = folder / key, root / "locks" / f"{slug(task.name)}-{key}"
+    entry = _entry_of(folder, request, source)
     # A cache that can't be written to has no locks; it needs none for what is there.
-    if read_manifest(entry / "manifest.json") is None:
-        waiting = lambda: log("data: another run preprocesses the same data; waiting for it")  # noqa: E731
-        with alone(lock, waiting, lambda line: log(f"data: {line}")) as locked:
-            if read_manifest(entry / "manifest.json") is None:
-                log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
-                what = f"the cache {root} can't be written"
-                with refusals(what, root), work_folder(root / "work" / lock.name, locked) as work:
-                    build_entry(entry, work, task, args, request, source, tokenizer)
-                return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
+    if entry is None:
+        entry, is_new = _make_entry(root, task, args, request, source, tokenizer, lambda line: log(f"data: {line}"))
+        if is_new:
+            return _check_tokens(_load(entry, task, args, seed), tokenizer, data_sha256)
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
-    sweep_work(root, lock.name)
-    return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
+    sweep_work(root, f"{slug(task.name)}-{entry.name}")
+    return _check_tokens(_load(entry, task, args, seed), tokenizer, data_sha256)
+
+
+def _entry_of(folder: Path, request: dict[str, Any], source: Source) -> Path | None:
+    """The entry that answers a request, with the splits of its seed or with those of every seed; None where there is none."""
+    entries = [folder / _key(one, source) for one in (_of_any_seed(request), request)]
+    return next((entry for entry in entries if read_manifest(entry / "manifest.json") is not None), None)
+
+
+def _make_entry(
+    root: Path,
+    task: Task,
+    args: DataArguments,
+    request: dict[str, Any],
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase | None,
+    log: Callable[[str], None],
+) -> tuple[Path, bool]:
+    """Preprocess `source` into the cache; one process at a time, and the others that wait take what it wrote.
+
+    Returns:
+        The entry, and whether it was written here.
+    """
+    folder, key = root / "arrow" / slug(task.name), _key(request, source)
+    waiting = lambda: log("another run preprocesses the same data; waiting for it")  # noqa: E731
+    with contextlib.ExitStack() as locks:
+        lock = root / "locks" / f"{slug(task.name)}-{key}"
+        locked = locks.enter_context(alone(lock, waiting, log))
+        if (entry := _entry_of(folder, request, source)) is not None:
+            return entry, False
+        log(f"preprocessing {len(source.rows):,} rows of {source.origin}")
+        what = f"the cache {root} can't be written"
+        with refusals(what, root):
+            examples = task.split(source, args, request["split_seed"])
+            if not examples.seeded:
+                # Runs with other seeds may be about to write the same entry.
+                request = _of_any_seed(request)
+                lock = root / "locks" / f"{slug(task.name)}-{_key(request, source)}"
+                locked = locks.enter_context(alone(lock, waiting, log))
+                if (entry := _entry_of(folder, request, source)) is not None:
+                    return entry, False
+            entry = folder / _key(request, source)
+            with work_folder(root / "work" / lock.name, locked) as work:
+                build_entry(entry, work, task, args, request, source, examples, tokenizer)
+    return entry, True
 
 
 def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -219,9 +259,10 @@ def build_entry(
     args: DataArguments,
     request: dict[str, Any],
     source: Source,
+    examples: Examples,
     given: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
+    """Preprocess the splits `examples` of `source` into the cache folder `entry`, which appears only when it is whole.
 
     Shards that are done stay in `work` when the process is stopped, and are not done again. `given` is the tokenizer, where it
     is not one that is trained on the texts.
@@ -229,7 +270,6 @@ def build_entry(
     Raises:
         FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
     """
-    examples = task.split(source, args, request["split_seed"])
     _check_not_empty(examples.splits, source)
     texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
     words = getattr(getattr(task, "modality", None), "words", True)
@@ -278,9 +318,15 @@ def build_entry(
     remove(work)
 
 
-def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
-    """Open a cache entry; nothing is copied into memory."""
+def load_entry(entry: Path, task: Task, args: DataArguments, seed: int | None = None) -> Prepared:
+    """Open a cache entry; nothing is copied into memory.
+
+    Args:
+        seed: of the split that was asked for; the manifest gets it where the entry is the same for every seed.
+    """
     manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["request"]["split_seed"] is None and seed is not None:
+        manifest["request"]["split_seed"] = seed
     rejected = read_csv(entry / "rejected.csv")
     total = sum(manifest["rows"].values()) + manifest["rejected"]
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
@@ -298,14 +344,14 @@ def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
     )
 
 
-def _load(entry: Path, task: Task, args: DataArguments) -> Prepared:
+def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
     """The same, in one line where that fails.
 
     Raises:
         FPTError: a part of the entry is missing or damaged.
     """
     try:
-        return load_entry(entry, task, args)
+        return load_entry(entry, task, args, seed)
     except RejectedRows:
         raise
     except Exception as error:  # of pyarrow, pandas, tokenizers or the file system
@@ -359,6 +405,11 @@ def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, st
     if why is None:
         return usual, None
     return "loss", f"{usual} is not defined on the validation split ({why}): the model is picked by its loss there"
+
+
+def _of_any_seed(request: dict[str, Any]) -> dict[str, Any]:
+    """The request of an entry whose splits are the same for every seed."""
+    return {**request, "split_seed": None}
 
 
 def _key(request: dict[str, Any], source: Source) -> str:
