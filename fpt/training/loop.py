@@ -52,6 +52,7 @@ class Loop:
         self.raw_model = model
         # For its operations to be counted, once there is time.
         self.shell = on_meta(model)
+        self.peak_at_start = 0.0
         self.samples = prepared.samples("train", args.seed)
         batch_size = args.per_device_batch_size * accelerator.num_processes
         self.sampler = LengthGroupedBatchSampler(

@@ -94,19 +94,40 @@ def finish(loop: Loop, test: bool = True) -> dict[str, Any]:
     return results
 
 
-def _flops(loop: Loop) -> dict[str, float | None]:
+def measure_peak(loop: Loop) -> float:
+    """Operations per second of plain matrix products of this run's size and precision, on its device as it is now."""
+    kind = precision(loop.accelerator)
+    dtype = DTYPES[kind] if kind in DTYPES else getattr(loop.raw_model, "core_dtype", torch.float32)
+    rows = loop.args.per_device_batch_size * _mean_length(loop) * loop.count
+    return matmul_peak(loop.accelerator.device, dtype, rows, getattr(loop.raw_model, "width", 1024))
+
+
+def _mean_length(loop: Loop) -> int:
+    return round(float(np.mean(loop.samples.lengths)))
+
+
+def _flops(loop: Loop) -> dict[str, Any]:
     """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU)."""
-    progress, mean_length = loop.progress, round(float(np.mean(loop.samples.lengths)))
+    progress, mean_length = loop.progress, _mean_length(loop)
     try:
         per_token = sum(step_flops(loop.shell, loop.prepared.input, 1, mean_length)) / mean_length
     except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that can't run without numbers
         return {"flops_per_token": None, "mfu": None}
-    kind = precision(loop.accelerator)
-    dtype = DTYPES[kind] if kind in DTYPES else getattr(loop.raw_model, "core_dtype", torch.float32)
-    rows = loop.args.per_device_batch_size * mean_length * loop.count
-    peak = matmul_peak(loop.accelerator.device, dtype, rows, getattr(loop.raw_model, "width", 1024))
     reached = per_token * progress.tokens * loop.count / max(progress.train_seconds, 1e-9)
-    return {"flops_per_token": per_token, "mfu": round(reached / peak / loop.accelerator.num_processes, 4)}
+    # Whatever else the machine did at the start, at the end, or both made the products slower than they can be.
+    peak = max(loop.peak_at_start, measure_peak(loop)) * loop.accelerator.num_processes
+    return {"flops_per_token": per_token, **mfu(reached, peak)}
+
+
+def mfu(reached: float, peak: float) -> dict[str, Any]:
+    """The share of the matmul peak that training reached; a share above 1 is impossible, so it is left out with the reason.
+
+    Args:
+        reached, peak: operations per second.
+    """
+    if reached <= peak:
+        return {"mfu": round(reached / peak, 4)}
+    return {"mfu": None, "mfu_left_out": "training was faster than the matmul peak that was measured on a busy machine"}
 
 
 def checkpoint_config(job: Job, made: Made) -> dict[str, Any]:
