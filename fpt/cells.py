@@ -8,13 +8,14 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpt.args import flags, flat
+from fpt.args import as_dict, flags, flat
+from fpt.config_file import Configuration
 from fpt.disk import reason, refusals
 from fpt.errors import FPTError
 from fpt.results import RESULTS_FILE, shown_metric
@@ -85,14 +86,34 @@ def finished(cell: Cell) -> bool:
     results = cell.results
     if results is None:
         return False
-    did = flat(results["arguments"])
-    for name, value in {**cell.arguments, "seed": cell.seed}.items():
-        if name != "data_dir" and name in did and str(did[name]) != str(value):
+    did, found = flat(results["arguments"]), results["arguments"].get("options") or {}
+    for name, value in typed_arguments({**cell.arguments, "seed": cell.seed}).items():
+        if value is None and name in found:  # the run wrote down what it found in the data
+            continue
+        if name != "data_dir" and name in did and did[name] != value:
             raise FPTError(
                 f"{cell.folder} is a run with --{name} {did[name]}, the experiment now says {value}; remove it or give another"
                 " --output_dir"
             )
     return True
+
+
+def typed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the values that ``train.py`` reads: "5e-4" is 0.0005, and None is the default.
+
+    Args:
+        arguments: by name, with values of a YAML file or texts of a command line.
+
+    Raises:
+        FPTError: a name is unknown, or a value is wrong.
+    """
+    # Imported late: it knows all tasks and models.
+    from fpt.cli import read_training
+
+    given = {name: value for name, value in arguments.items() if value is not None}
+    read = read_training((), configuration=Configuration("the experiment", given, is_record=False))
+    known = flat({**as_dict(read.data), **as_dict(read.model), **as_dict(read.training)})
+    return {name: known[name] for name in arguments if name in known}
 
 
 class Runner:

@@ -135,7 +135,7 @@ def cells_of(
 
 def _data_of(row: Row, data_dir: str | None) -> dict[str, Any]:
     """Where the row's raw data is; a task that is generated has none."""
-    task = TASKS[str(row.arguments.get("dataset", DataArguments.dataset))]
+    task = TASKS[str(row.arguments.get("dataset") or DataArguments.dataset)]
     return {"data_dir": data_dir} if data_dir and not isinstance(task, GeneratedTask) else {}
 
 
@@ -280,7 +280,10 @@ def _row(path: Path, said: dict[str, Any], row: dict[str, Any], budget: str) -> 
         return {str(key): value for key, value in values.items()}
 
     common, own = merged(said), merged(row)
-    values = {key: value for key, value in {**common, **own}.items() if value is not None}
+    values = {**common, **own}
+    # The row has the defaults of these, whatever the arguments of all rows are.
+    defaults = {key: None for key, value in values.items() if value is None}
+    values = {key: value for key, value in values.items() if value is not None}
     where = f"{path}: row {name!r}"
     for key in values:
         if key in CELLS_OWN:
@@ -291,7 +294,7 @@ def _row(path: Path, said: dict[str, Any], row: dict[str, Any], budget: str) -> 
     except FPTError as error:
         raise FPTError(f"{where}: {error}") from error
     values = {key: value for key, value in values.items() if key not in unread}
-    return Row(name, values, dict(row.get("published") or {}), str(row.get("source") or ""))
+    return Row(name, {**values, **defaults}, dict(row.get("published") or {}), str(row.get("source") or ""))
 
 
 def _check_keys(path: Path, said: Any, known: Sequence[str], what: str) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from rdkit import Chem
 from test_modalities import write_mnist, write_speech
 
 from fpt import experiment
-from fpt.args import DataArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.checkpoint import find_checkpoint, load_checkpoint
+from fpt.cli import read_training
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.experiment import ExperimentArguments, cells_of, finished, parse_sweep, read_experiment
@@ -100,6 +102,74 @@ def test_a_run_of_other_arguments_is_not_taken(table: Path, llama_dir: Path, tmp
     cell = cells_of(changed, table / "out" / "halogens" / "small", 1)[0]
     with pytest.raises(FPTError, match=r"is a run with --learning_rate 0\.01, the experiment now says 0\.02"):
         finished(cell)
+
+
+def test_a_sweep_can_be_run_a_second_time(tmp_path: Path, llama_dir: Path, monkeypatch) -> None:
+    def trained(command: list[str], stdout, **more) -> object:
+        """A run that ends at once, with the results that train.py would write down."""
+        words = command[command.index("train.py") + 1 :]
+        training = read_training(words)
+        folder = Path(training.training.output_dir)
+        folder.mkdir(parents=True)
+        score = {"auprc": 1 - training.training.learning_rate}
+        results = {
+            **{"task": "cyp3a4", "primary_metric": "auprc", "metrics": {"valid": score, "test": score}},
+            **{"seed": training.training.seed, "steps": 1, "wall_seconds": 1.0, "history": [], "core": {"name": "core"}},
+            "split": {"method": "scaffold", "seed": 1},
+            "arguments": {**as_dict(training.data), **as_dict(training.model), **as_dict(training.training)},
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        commands.append(words)
+        return Mock(wait=lambda: 0)
+
+    commands: list[list[str]] = []
+    monkeypatch.setattr(experiment, "logged_in", lambda: False)
+    monkeypatch.setattr(subprocess, "Popen", trained)
+    file = write(tmp_path / "e.yaml", said(llama_dir, rows=said(llama_dir)["rows"][:1]))
+    args = arguments(file, tmp_path, sweep="learning_rate=5e-4,1e-3,0.01", seeds=1)
+    assert experiment.run(args) == 0
+    assert len(commands) == 4
+    assert experiment.run(args) == 0
+    assert len(commands) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "did", "same", "other"),
+    [
+        ("learning_rate", 0.0005, "5e-4", "6e-4"),
+        ("learning_rate", 1.0, 1, 2),
+        ("max_steps", 500, "0500", "501"),
+        ("save_full", True, "true", "false"),
+        ("save_full", False, "no", True),
+        ("backbone", "smollm2", "smollm2", "gpt2"),
+        ("num_layers", None, None, 2),
+        ("num_layers", 2, 2, None),
+        ("dropout", 0.0, None, 0.1),
+    ],
+)
+def test_arguments_of_a_finished_run_are_compared_as_values(name: str, did, same, other, tmp_path: Path) -> None:
+    results = {
+        **{"task": "cyp3a4", "primary_metric": "auprc", "metrics": {s: {"auprc": 0.5} for s in ("valid", "test")}},
+        **{"seed": 1, "steps": 1, "wall_seconds": 1.0, "history": [], "core": {"name": "core"}},
+        **{"split": {"method": "scaffold", "seed": 1}, "arguments": {"dataset": "cyp3a4", "seed": 1, name: did}},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+
+    def cell(value: object) -> experiment.Cell:
+        return experiment.Cell(experiment.Row("row", {name: value}), 1, tmp_path, {name: value})
+
+    assert finished(cell(same))
+    with pytest.raises(FPTError, match=f"is a run with --{name} {did}, the experiment now says"):
+        finished(cell(other))
+
+
+def test_a_row_without_a_value_for_an_argument_of_all_rows_has_the_default(tmp_path: Path, llama_dir: Path) -> None:
+    values = said(llama_dir)
+    values["arguments"]["dropout"] = 0.3
+    values["rows"][0]["arguments"]["dropout"] = None
+    row = read_experiment(write(tmp_path / "e.yaml", values), "small").rows[0]
+    assert row.arguments["dropout"] is None
+    assert "--dropout" not in cells_of(read_experiment(tmp_path / "e.yaml", "small"), tmp_path, 1)[0].command(["x"])
 
 
 def test_a_cell_that_fails_leaves_the_others(tmp_path: Path, llama_dir: Path, monkeypatch, capsys) -> None:

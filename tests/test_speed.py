@@ -24,6 +24,7 @@ from fpt.models.fpt import FPT
 from fpt.models.tuning import Tuning
 from fpt.outputs import Classes
 from fpt.plan import saved
+from fpt.training import results as results_of_runs
 from fpt.training import run
 from fpt.training.shared_backbone import Together
 
@@ -141,7 +142,7 @@ def test_a_step_waits_for_nothing(settings, tmp_path: Path, monkeypatch) -> None
 
 def test_results_tell_how_much_of_the_peak_was_used(settings) -> None:
     results = run(*settings())
-    assert 0 < results["mfu"] < 1
+    assert 0 < results["mfu"] <= 1
     assert results["runs_side_by_side"] == 1
     per_token = results["flops_per_token"]
     # Twice the weights of linear layers forward, as much backward; attention and the readout come on top.
@@ -149,9 +150,29 @@ def test_results_tell_how_much_of_the_peak_was_used(settings) -> None:
     assert 0.6 * 4 * linear < per_token < 1.6 * 4 * linear
 
 
+def test_the_share_of_the_peak_is_of_the_best_that_was_measured(settings, monkeypatch) -> None:
+    peaks = iter((4e15, 1e15))  # a machine that is busy at the end
+    monkeypatch.setattr(results_of_runs, "matmul_peak", lambda *args: next(peaks))
+    results = run(*settings())
+    reached = results["flops_per_token"] * results["tokens_per_second"]
+    assert results["mfu"] == round(reached / 4e15, 4)
+    assert next(peaks, None) is None
+
+
+def test_a_share_above_the_peak_is_left_out_with_the_reason(settings, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(results_of_runs, "matmul_peak", lambda *args: 1e3)
+    results = run(*settings())
+    assert results["mfu"] is None
+    assert "busy machine" in results["mfu_left_out"]
+    assert "tokens/s (MFU left out: training was faster than the matmul peak" in capsys.readouterr().out
+    assert results_of_runs.mfu(3.0, 3.0) == {"mfu": 1.0}
+
+
 def test_the_peak_is_that_of_plain_products() -> None:
+    before = torch.get_rng_state()
     peak = matmul_peak(torch.device("cpu"), torch.float32, 256, 256)
     assert 1e8 < peak < 1e15
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_copy_without_memory_leaves_the_model_alone(gpt2_dir: Path) -> None:

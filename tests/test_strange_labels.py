@@ -54,7 +54,8 @@ def test_files_of_a_run_hold_no_formulas(trained: Path) -> None:
 def test_the_card_of_a_run_keeps_its_form(trained: Path) -> None:
     _, head, body = (trained / "=run <b>" / "checkpoint" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     assert "evil" not in yaml.safe_load(head)
-    assert yaml.safe_load(head)["license"] == "mit --- evil: yes"
+    assert yaml.safe_load(head)["license"] == "other"
+    assert yaml.safe_load(head)["license_name"] == "mit-evil-yes"
     assert not any("html" in kind or "link" in kind for kind, _ in kinds(body))
 
 

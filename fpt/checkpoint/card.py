@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -46,6 +47,32 @@ Trained with:
 
 Licence: {{ license_said }}.
 """
+
+# Licences that the Hub has a name for, from its documentation (huggingface.co/docs/hub/repositories-licenses).
+LICENSES = frozenset(
+    """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0
+    cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+    cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0
+    creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0
+    gpl-3.0 h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4
+    lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense
+    wtfpl zlib
+    """.split()
+)
+# The Hub's names of what a model does: by what its inputs are, for classes and for numbers.
+PIPELINES = {
+    "text": ("text-classification", None),
+    "smiles": ("text-classification", None),
+    "protein": ("text-classification", None),
+    "numbers": ("tabular-classification", "tabular-regression"),
+    "image": ("image-classification", None),
+    "audio": ("audio-classification", None),
+    "graphs": ("graph-ml", "graph-ml"),
+}
+# What the Hub calls a task of an evaluation that it has no name for.
+OTHER = "other"
 
 
 def model_card(config: dict[str, Any]) -> str:
@@ -98,11 +125,11 @@ def _scores(scores: dict[str, dict[str, Any]]) -> str:
 
 def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
     """The YAML head of a model card. Its texts are on one line each, so that none ends the head or begins a key."""
-    hub_id, licence = config["core"].get("hub_id"), config.get("training", {}).get("license")
+    hub_id, pipeline = config["core"].get("hub_id"), _pipeline(config)
     task, shown = yaml_text(config["task"]), {yaml_text(name): value for name, value in test.items() if value is not None}
     results = [
         EvalResult(
-            task_type=yaml_text(config["output"]["kind"]),
+            task_type=pipeline or OTHER,
             dataset_type=task,
             dataset_name=task,
             dataset_split="test",
@@ -117,7 +144,27 @@ def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
         base_model=yaml_text(hub_id) if hub_id else None,
         datasets=[task.removeprefix("hub:")] if task.startswith("hub:") else None,
         metrics=sorted(shown) or None,
-        license=yaml_text(licence) if licence else None,
+        pipeline_tag=pipeline,
+        **_license(config.get("training", {}).get("license")),
         model_name=f"fpt-{task}" if results else None,
         eval_results=results or None,
     )
+
+
+def _license(said: str | None) -> dict[str, Any]:
+    """Metadata of a licence: an identifier of the Hub, else "other" with a name in the form that the Hub reads."""
+    name = re.sub("[^a-z0-9.+]+", "-", (said or "").casefold()).strip("-")
+    if name in LICENSES:
+        return {"license": name}
+    return {"license": OTHER, "license_name": name.replace("+", "-")} if name else {"license": "unknown"}
+
+
+def _pipeline(config: dict[str, Any]) -> str | None:
+    """The Hub's name of what the model does; None where it has none."""
+    options, kind = config.get("data", {}).get("arguments", {}).get("options") or {}, config.get("input", {}).get("kind")
+    found = "graphs" if kind == "graphs" else options.get("input_type")
+    if found is None:
+        by_option = {"num_mels": "audio", "patch_size": "image"}
+        found = next((name for option, name in by_option.items() if option in options), "text" if kind == "tokens" else "")
+    classes, number = PIPELINES.get(found, (None, None))
+    return {"classes": classes, "multilabel": classes, "value": number}.get(config["output"]["kind"])

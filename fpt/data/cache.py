@@ -1,11 +1,13 @@
 """From a task's raw data to batches: Arrow files made once, then batches of like lengths.
 
 A cache entry is a folder ``<cache>/arrow/<task>/<key>/`` with one Arrow dataset a split, the tokenizer, the list of
-rejected rows and a manifest. It appears whole or not at all. Its key is a hash of everything that changes its content.
+rejected rows and a manifest. It appears whole or not at all. Its key is a hash of everything that changes its content; the seed
+of the split is none of that where the published or given splits are kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -71,7 +73,7 @@ def prepare(
         there, origin = known
         log(f"data: Arrow cache: {there} (made from {origin})")
         sweep_work(root, f"{slug(task.name)}-{there.name}")
-        return _check_tokens(_load(there, task, args), tokenizer, data_sha256)
+        return _check_tokens(_load(there, task, args, seed), tokenizer, data_sha256)
     log(f"data: Arrow cache: {'asked again once the raw data is read' if args.data_dir else f'nothing in {folder}'}")
     if not fetch and task.name.startswith(HUB) and not user_path(task.name.removeprefix(HUB)).exists():
         raise FPTError(
@@ -79,32 +81,70 @@ def prepare(
             " --fetch_data to fetch it"
         )
     source = task.locate(args, lambda line: log(f"data: {line}"))
-    key = _key(request, source)
-    entry, lock = folder / key, root / "locks" / f"{slug(task.name)}-{key}"
+    entry = _entry_of(folder, request, source)
     # A cache that can't be written to has no locks; it needs none for what is there.
-    if read_manifest(entry / "manifest.json") is None:
-        waiting = lambda: log("data: another run preprocesses the same data; waiting for it")  # noqa: E731
-        with alone(lock, waiting, lambda line: log(f"data: {line}")) as locked:
-            if read_manifest(entry / "manifest.json") is None:
-                log(f"data: preprocessing {len(source.rows):,} rows of {source.origin}")
-                what = f"the cache {root} can't be written"
-                with refusals(what, root), work_folder(root / "work" / lock.name, locked) as work:
-                    build_entry(entry, work, task, args, request, source, tokenizer)
-                return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
+    if entry is None:
+        entry, is_new = _make_entry(root, task, args, request, source, tokenizer, lambda line: log(f"data: {line}"))
+        if is_new:
+            return _check_tokens(_load(entry, task, args, seed), tokenizer, data_sha256)
     log(f"data: Arrow cache: {entry} (same content as {source.origin})")
-    sweep_work(root, lock.name)
-    return _check_tokens(_load(entry, task, args), tokenizer, data_sha256)
+    sweep_work(root, f"{slug(task.name)}-{entry.name}")
+    return _check_tokens(_load(entry, task, args, seed), tokenizer, data_sha256)
 
 
 def _find(folder: Path, request: dict[str, Any], data_sha256: str | None) -> tuple[Path, str] | None:
     """The entry of a request that may be taken without looking at raw data, and where its data came from."""
     for entry in manifests(folder):
         manifest = read_manifest(entry)
-        if manifest is None or manifest["request"] != request:
+        if manifest is None or manifest["request"] not in (request, _of_any_seed(request)):
             continue
         if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
             return entry.parent, manifest["origin"]
     return None
+
+
+def _entry_of(folder: Path, request: dict[str, Any], source: Source) -> Path | None:
+    """The entry that answers a request, with the splits of its seed or with those of every seed; None where there is none."""
+    entries = [folder / _key(one, source) for one in (_of_any_seed(request), request)]
+    return next((entry for entry in entries if read_manifest(entry / "manifest.json") is not None), None)
+
+
+def _make_entry(
+    root: Path,
+    task: Task,
+    args: DataArguments,
+    request: dict[str, Any],
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase | None,
+    log: Callable[[str], None],
+) -> tuple[Path, bool]:
+    """Preprocess `source` into the cache; one process at a time, and the others that wait take what it wrote.
+
+    Returns:
+        The entry, and whether it was written here.
+    """
+    folder, key = root / "arrow" / slug(task.name), _key(request, source)
+    waiting = lambda: log("another run preprocesses the same data; waiting for it")  # noqa: E731
+    with contextlib.ExitStack() as locks:
+        lock = root / "locks" / f"{slug(task.name)}-{key}"
+        locked = locks.enter_context(alone(lock, waiting, log))
+        if (entry := _entry_of(folder, request, source)) is not None:
+            return entry, False
+        log(f"preprocessing {len(source.rows):,} rows of {source.origin}")
+        what = f"the cache {root} can't be written"
+        with refusals(what, root):
+            examples = task.split(source, args, request["split_seed"])
+            if not examples.seeded:
+                # Runs with other seeds may be about to write the same entry.
+                request = _of_any_seed(request)
+                lock = root / "locks" / f"{slug(task.name)}-{_key(request, source)}"
+                locked = locks.enter_context(alone(lock, waiting, log))
+                if (entry := _entry_of(folder, request, source)) is not None:
+                    return entry, False
+            entry = folder / _key(request, source)
+            with work_folder(root / "work" / lock.name, locked) as work:
+                build_entry(entry, work, task, args, request, source, examples, tokenizer)
+    return entry, True
 
 
 def _check_own_tokenizer(args: DataArguments, data_sha256: str | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -170,14 +210,14 @@ def check_arguments(task: Task, args: DataArguments) -> None:
         task.dim(args)
 
 
-def _load(entry: Path, task: Task, args: DataArguments) -> Prepared:
+def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
     """The same, in one line where that fails.
 
     Raises:
         FPTError: a part of the entry is missing or damaged.
     """
     try:
-        return load_entry(entry, task, args)
+        return load_entry(entry, task, args, seed)
     except RejectedRows:
         raise
     except Exception as error:  # of pyarrow, pandas, tokenizers or the file system
@@ -202,6 +242,11 @@ def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
     }
     splits = {name: GeneratedSamples(task, args, name, seed) for name in SPLITS}
     return Prepared(task, args, splits, Patches(task.dim(args)), output, None, manifest, rejected_rows([]))
+
+
+def _of_any_seed(request: dict[str, Any]) -> dict[str, Any]:
+    """The request of an entry whose splits are the same for every seed."""
+    return {**request, "split_seed": None}
 
 
 def _key(request: dict[str, Any], source: Source) -> str:

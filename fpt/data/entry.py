@@ -33,9 +33,10 @@ def build_entry(
     args: DataArguments,
     request: dict[str, Any],
     source: Source,
+    examples: Examples,
     given: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Preprocess `source` into the cache folder `entry`, which appears only when it is whole.
+    """Preprocess the splits `examples` of `source` into the cache folder `entry`, which appears only when it is whole.
 
     Shards that are done stay in `work` when the process is stopped, and are not done again. `given` is the tokenizer, where it
     is not one that is trained on the texts.
@@ -43,7 +44,6 @@ def build_entry(
     Raises:
         FPTError: bad arguments, or more unusable rows than --max_bad_fraction.
     """
-    examples = task.split(source, args, request["split_seed"])
     _check_not_empty(examples.splits, source)
     texts = examples.splits["train"]["text"] if args.tokenizer is not None else None
     words = getattr(getattr(task, "modality", None), "words", True)
@@ -98,9 +98,15 @@ def describe_entry(
     }
 
 
-def load_entry(entry: Path, task: Task, args: DataArguments) -> Prepared:
-    """Open a cache entry; nothing is copied into memory."""
+def load_entry(entry: Path, task: Task, args: DataArguments, seed: int | None = None) -> Prepared:
+    """Open a cache entry; nothing is copied into memory.
+
+    Args:
+        seed: of the split that was asked for; the manifest gets it where the entry is the same for every seed.
+    """
     manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["request"]["split_seed"] is None and seed is not None:
+        manifest["request"]["split_seed"] = seed
     rejected = read_csv(entry / "rejected.csv")
     total = sum(manifest["rows"].values()) + manifest["rejected"]
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.

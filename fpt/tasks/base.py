@@ -62,6 +62,7 @@ class Examples:
         schema: of a user's own data, what its columns are.
         notes: lines for the user: what was ignored or looks odd, with counts.
         method: how the splits were made, where ``--split`` alone does not say it.
+        seeded: whether the seed has a part in the splits; the published or given ones are the same for every seed.
     """
 
     splits: dict[str, Dataset]
@@ -71,6 +72,7 @@ class Examples:
     schema: Schema | None = None
     notes: list[str] = field(default_factory=list)
     method: str | None = None
+    seeded: bool = True
 
     @property
     def total(self) -> int:

@@ -162,7 +162,7 @@ class ListOps(TextTask):
                 name: {"id": [f"{name}-{i}" for i in range(len(p))], "text": list(p.text), "label": p.label.tolist()}
                 for name, p in parts.items()
             }
-            return Examples({name: Dataset.from_dict(c) for name, c in columns.items()}, output)
+            return Examples({name: Dataset.from_dict(c) for name, c in columns.items()}, output, seeded=False)
         sizes = {"train": args.options["num_train"], "valid": args.options["num_eval"], "test": args.options["num_eval"]}
         # [BOS] and [EOS] stand around an expression.
         bounds = {"longest": args.longest - 2, "shortest": (args.longest - 2) // 4}

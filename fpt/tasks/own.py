@@ -230,7 +230,14 @@ class OwnTask(Task):
         line = duplicates.describe(keys, labels.values, parts.rows)
         notes = [*sorted_rows.notes, *labels.notes, *parts.notes, *([f"{line} (--deduplicate leaves them out)"] if line else [])]
         return Examples(
-            splits, output, sorted_rows.rejected(), schema=schema, unused=sorted_rows.unused(), notes=notes, method=parts.method
+            splits,
+            output,
+            sorted_rows.rejected(),
+            schema=schema,
+            unused=sorted_rows.unused(),
+            notes=notes,
+            method=parts.method,
+            seeded=parts.method != GIVEN,
         )
 
     def _odd_texts(self, samples: Sequence[Any], parts: Parts) -> str | None:

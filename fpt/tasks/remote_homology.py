@@ -225,6 +225,7 @@ class RemoteHomology(TextTask):
             splits,
             Classes(tuple(str(i) for i in range(FOLDS))),
             rejected_rows([{"row": row, "id": i, "text": text, "reason": reason} for row, i, text, reason in found]),
+            seeded=False,
         )
 
 

@@ -89,7 +89,7 @@ class SpeechCommands(AudioTask):
             )
             for name, part in chosen.items()
         }
-        return Examples(splits, Classes(tuple(words)))
+        return Examples(splits, Classes(tuple(words)), seeded=False)
 
 
 def _read(root: Path, origin: str, log: Callable[[str], None]) -> Source:

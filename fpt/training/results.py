@@ -93,19 +93,40 @@ def finish(run: Run, test: bool = True) -> dict[str, Any]:
     return results
 
 
-def _flops(run: Run) -> dict[str, float | None]:
+def measure_peak(run: Run) -> float:
+    """Operations per second of plain matrix products of this run's size and precision, on its device as it is now."""
+    kind = precision(run.accelerator)
+    dtype = DTYPES[kind] if kind in DTYPES else getattr(run.network, "core_dtype", torch.float32)
+    rows = run.args.per_device_batch_size * _mean_length(run) * run.count
+    return matmul_peak(run.accelerator.device, dtype, rows, getattr(run.network, "width", 1024))
+
+
+def _mean_length(run: Run) -> int:
+    return round(float(np.mean(run.samples.lengths)))
+
+
+def _flops(run: Run) -> dict[str, Any]:
     """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU)."""
-    progress, mean_length = run.progress, round(float(np.mean(run.samples.lengths)))
+    progress, mean_length = run.progress, _mean_length(run)
     try:
         per_token = sum(step_flops(run.shell, run.prepared.input, 1, mean_length)) / mean_length
     except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that can't run without numbers
         return {"flops_per_token": None, "mfu": None}
-    kind = precision(run.accelerator)
-    dtype = DTYPES[kind] if kind in DTYPES else getattr(run.network, "core_dtype", torch.float32)
-    rows = run.args.per_device_batch_size * mean_length * run.count
-    peak = matmul_peak(run.accelerator.device, dtype, rows, getattr(run.network, "width", 1024))
     reached = per_token * progress.tokens * run.count / max(progress.train_seconds, 1e-9)
-    return {"flops_per_token": per_token, "mfu": round(reached / peak / run.accelerator.num_processes, 4)}
+    # Whatever else the machine did at the start, at the end, or both made the products slower than they can be.
+    peak = max(run.peak_at_start, measure_peak(run)) * run.accelerator.num_processes
+    return {"flops_per_token": per_token, **mfu(reached, peak)}
+
+
+def mfu(reached: float, peak: float) -> dict[str, Any]:
+    """The share of the matmul peak that training reached; a share above 1 is impossible, so it is left out with the reason.
+
+    Args:
+        reached, peak: operations per second.
+    """
+    if reached <= peak:
+        return {"mfu": round(reached / peak, 4)}
+    return {"mfu": None, "mfu_left_out": "training was faster than the matmul peak that was measured on a busy machine"}
 
 
 def checkpoint_config(job: Job, made: Made) -> dict[str, Any]:

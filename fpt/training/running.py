@@ -31,6 +31,7 @@ class Run:
         config: what its checkpoint says of it, besides step and scores.
         shell: the model without memory for its weights, for its operations to be counted.
         model, optimizer: as they are spread over processes; `network` and `plain_optimizer` are what they wrap.
+        peak_at_start: operations per second of plain matrix products, measured before the first step.
         random: the random numbers of its own, where several runs share the process.
         stop: whether the process was told to stop; `stopped`: whether the run has saved its state for that.
     """
@@ -52,6 +53,7 @@ class Run:
     model: Any
     optimizer: Any
     random: OwnRandom | None = None
+    peak_at_start: float = 0.0
     progress: Progress = field(default_factory=Progress)
     stop: Stop = field(default_factory=Stop)
     stopped: bool = False

@@ -30,7 +30,7 @@ from fpt.training.monitor import Tracker, say
 from fpt.training.optimizer import check_schedule
 from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
 from fpt.training.records import Failure, Job, Log
-from fpt.training.results import finish
+from fpt.training.results import finish, measure_peak
 from fpt.training.run_dir import claim_output_dir, list_rejected
 from fpt.training.running import Run
 from fpt.training.shared_backbone import Together, one_by_one
@@ -104,6 +104,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
 def speed(results: dict[str, Any]) -> str:
     """How fast a run was, in words."""
     mfu = f" (MFU {results['mfu']:.0%} of the matmul peak)" if results.get("mfu") else ""
+    mfu = f" (MFU left out: {results['mfu_left_out']})" if results.get("mfu_left_out") else mfu
     scored = results.get("evaluation_tokens_per_second")
     evaluation = f", {scored:,.0f} in evaluation" if scored else ""
     return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}{evaluation}, {results['wall_seconds']:.0f} s in all"
@@ -137,6 +138,9 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
     together = Together([one.network for one in made], log) if several_runs else None
     tracker = Tracker(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
     runs = [start(own, one, tracker, len(jobs)) for own, one in zip(jobs, made, strict=True)]
+    peak = measure_peak(runs[0])  # of all runs at once, which have one shape
+    for run in runs:
+        run.peak_at_start = peak
     stop = take_steps(runs, together.on(accelerator) if together else one_by_one)
     if stop.done:
         tracker.close()

@@ -66,7 +66,7 @@ def write_summary(output: Path, done: Sequence[dict[str, Any]], failures: Sequen
     """
     first = done[0]
     metric, runs = first["primary_metric"], [_run(one) for one in done]
-    summary = {
+    summary: dict[str, Any] = {
         "task": first["task"],
         "core": first["core"],
         "split": first["split"],
@@ -75,7 +75,7 @@ def write_summary(output: Path, done: Sequence[dict[str, Any]], failures: Sequen
         "runs": runs,
         "failed": [asdict(failure) for failure in failures],
         "tokens_per_second": round(sum(one["tokens_per_second"] for one in done), 1),
-        "mfu": first["mfu"],
+        **{name: first[name] for name in ("mfu", "mfu_left_out") if name in first},
     }
     write_json(output / SUMMARY_FILE, summary)
     for line in _lines(summary):

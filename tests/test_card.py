@@ -1,0 +1,63 @@
+"""The metadata of a model card: what the Hub knows of licences, tasks and pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from test_escapes import CONFIG
+
+from fpt.checkpoint.card import LICENSES, PIPELINES, model_card
+
+# Of huggingface.co/tasks, those that a model of ours may do.
+PIPELINE_TAGS = {
+    *("text-classification", "image-classification", "audio-classification", "graph-ml"),
+    *("tabular-classification", "tabular-regression"),
+}
+
+
+def metadata(**changes: Any) -> dict[str, Any]:
+    return ModelCard(model_card({**CONFIG, **changes})).data.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("mit", {"license": "mit"}),
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("CC BY 4.0", {"license": "cc-by-4.0"}),
+        ("openrail++", {"license": "openrail++"}),
+        ("My Company, internal use", {"license": "other", "license_name": "my-company-internal-use"}),
+        (None, {"license": "unknown"}),
+        ("\u2014", {"license": "unknown"}),
+    ],
+)
+def test_licences_are_those_that_the_hub_knows(said: str | None, expected: dict[str, str]) -> None:
+    found = metadata(training={"seed": 1, "license": said})
+    assert {key: value for key, value in found.items() if key.startswith("license")} == expected
+    assert found["license"] in LICENSES
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "output", "expected"),
+    [
+        ({}, "tokens", "classes", "text-classification"),
+        ({"input_type": "smiles"}, "tokens", "multilabel", "text-classification"),
+        ({"input_type": "numbers"}, "patches", "classes", "tabular-classification"),
+        ({"input_type": "numbers"}, "patches", "value", "tabular-regression"),
+        ({"input_type": "image", "patch_size": 4}, "patches", "classes", "image-classification"),
+        ({"patch_size": 4}, "patches", "classes", "image-classification"),
+        ({"num_mels": 80}, "patches", "classes", "audio-classification"),
+        ({}, "graphs", "value", "graph-ml"),
+        ({}, "tokens", "value", None),
+        ({}, "patches", "bits", None),
+        ({"input_type": "audio"}, "patches", "value", None),
+    ],
+)
+def test_tasks_are_those_that_the_hub_knows(options: dict, kind: str, output: str, expected: str | None) -> None:
+    data = {"source": "a paper", "licence": "mit", "arguments": {"options": options}}
+    found = metadata(data=data, input={"kind": kind}, output={"kind": output})
+    assert found.get("pipeline_tag") == expected
+    assert found["model-index"][0]["results"][0]["task"]["type"] == (expected or "other")
+    assert {name for names in PIPELINES.values() for name in names if name} == PIPELINE_TAGS
