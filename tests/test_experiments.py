@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html.parser
 import json
 import os
@@ -10,13 +11,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import matplotlib
 import numpy as np
 import pytest
 import yaml
 from conftest import molecules, write_tdc
+from PIL import Image
 from rdkit import Chem
 from test_modalities import write_mnist, write_speech
 
@@ -30,6 +34,7 @@ from fpt.experiment import ExperimentArguments, cells_of, finished, parse_sweep,
 from fpt.report import build, find_runs, predictions, read_rows
 from fpt.report.attention import features, look
 from fpt.report.explain import _is_atom
+from fpt.report.figures import colors, curves, learning_curves
 from fpt.report.findings import findings, tdc_rows
 from fpt.tasks.base import TASKS
 from fpt.training import run
@@ -353,6 +358,38 @@ def test_the_page_has_it_all_and_needs_nothing_else(table: Path, monkeypatch) ->
     assert f"{mean:.4f} ± {deviation:.4f}" in text
     assert "0.7000" in text
     assert all(row.command in text for row in rows)
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 11, 20, 21, 60])
+def test_rows_have_colours_of_their_own(count: int) -> None:
+    found = colors(count)
+    assert len(set(found)) == len(found) == count
+    assert count > 20 or found[0] == "#1f77b4"
+
+
+def test_pictures_show_each_row_in_its_colour_whatever_the_users_settings_are(table: Path) -> None:
+    (row,) = read_rows(find_runs([str(table / "out" / "halogens" / "small" / "FPT")]))["cyp3a4"]
+    rows = [replace(row, name=f"row {number}", key=f"{number}") for number in range(12)]
+    found = {one.key: predictions.joined(row) for one in rows}
+    with matplotlib.rc_context({"axes.prop_cycle": matplotlib.cycler(color=["#00ff00"])}):
+        pictures = [learning_curves(rows), curves(rows, found)]
+    for picture in pictures:
+        strokes = set(re.findall("stroke: (#[0-9a-f]{6})", base64.b64decode(picture.data).decode()))
+        assert set(colors(12)) <= strokes
+        assert "#00ff00" not in strokes
+
+
+def test_the_picture_in_the_documentation_has_the_colours_of_its_rows() -> None:
+    pixels = np.asarray(Image.open(ROOT / "docs" / "results.png").convert("RGB")).reshape(-1, 3).astype(int)
+    for color in colors(5):
+        wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+        assert (np.abs(pixels - wanted).max(1) < 25).sum() > 100, color
+
+
+def test_cells_of_the_tables_may_wrap(table: Path) -> None:
+    """Else a table is wider than the page, and scrolls sideways."""
+    page, _ = build(find_runs([str(table / "out")]), "Halogens", 0, None, lambda line: None)
+    assert "nowrap" not in page
 
 
 def test_runs_on_other_weights_are_rows_of_their_own(table: Path, tmp_path: Path) -> None:

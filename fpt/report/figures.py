@@ -88,13 +88,24 @@ def image(svg: str, alt: str = "") -> Picture:
     return Picture(base64.b64encode(svg.encode()).decode(), alt)
 
 
+def colors(count: int) -> list[str]:
+    """As many different colours, for the rows of a picture; whatever cycle of colours a matplotlibrc of the user names."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    if count <= 20:
+        palette = [to_hex(color) for color in colormaps["tab10" if count <= 10 else "tab20"].colors]  # type: ignore[attr-defined]
+        return palette[:count]
+    return [to_hex(colormaps["turbo"](place)) for place in np.linspace(0.03, 0.97, count)]
+
+
 def learning_curves(rows: Sequence[Row]) -> Picture:
     """Validation score and training loss against steps, mean and range over seeds."""
     metric = metrics_of(rows)[0]
 
     def draw(axes: Any) -> None:
-        for number, row in enumerate(rows):
-            name, color = picture_text(row.name), f"C{number}"
+        for color, row in zip(colors(len(rows)), rows, strict=True):
+            name = picture_text(row.name)
             if not row.first.steps:
                 score = row.score("valid", metric)
                 if score and abs(score[0]) < LARGEST:
@@ -134,8 +145,8 @@ def curves(rows: Sequence[Row], found: Mapping[str, Predictions]) -> Picture:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     def draw(axes: Any) -> None:
-        for number, row in enumerate(rows):
-            true, score, color = found[row.key].positive, found[row.key].probabilities[:, 1], f"C{number}"
+        for color, row in zip(colors(len(rows)), rows, strict=True):
+            true, score = found[row.key].positive, found[row.key].probabilities[:, 1]
             false_rate, true_rate, _ = roc_curve(true, score)
             precision, recall, _ = precision_recall_curve(true, score)
             observed, expected = calibration_curve(true, score, n_bins=10, strategy="quantile")

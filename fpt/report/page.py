@@ -29,7 +29,10 @@ from fpt.report.predictions import Predictions, joined
 from fpt.report.runs import Row, read_rows
 
 AGAIN = "Each row again, with any of its seeds ({}: the folder with raw data):"
-SAID = "Mean ± standard deviation over seeds; the model is picked on valid, test is scored once."
+SAID = (
+    "Mean ± standard deviation over seeds; the model is picked on valid, test is scored once."
+    " Seconds (s) are of the whole run; the first one that needs the data also prepares it, so they do not compare speeds."
+)
 
 
 @dataclass
