@@ -1,6 +1,6 @@
 #!/bin/bash
 # One run on several machines under Slurm: sbatch examples/slurm.sh --dataset cifar10 --backbone gpt2-xl
-# A job that is preempted gets SIGTERM, saves its state and ends; --requeue starts it again, and it goes on where it was.
+# A job that is preempted gets SIGTERM, saves its state and ends; --requeue starts it again, and it resumes where it stopped.
 #SBATCH --job-name=fpt
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -39,8 +39,8 @@ def commands() -> list[str]:
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            found += block.replace("\\\n", " ").splitlines()
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            found += [] if language else block.replace("\\\n", " ").splitlines()
         found += re.findall(r"`((?:accelerate launch|python|make) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     for script in ("train.py", "evaluate.py"):
         found += ast.get_docstring(ast.parse((ROOT / script).read_text())).splitlines()
@@ -163,7 +163,7 @@ def test_an_example_registers_what_it_says(code: str, llama_dir: Path, tmp_path:
         list(registry)
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     assert len(code.splitlines()) < 30
-    exec(compile(code, "example", "exec"), {"__name__": "example"})
+    exec(compile(code, "example", "exec", dont_inherit=True), {"__name__": "example"})
     name = re.search(r'register\("([\w-]+)"\)', code).group(1)
     if "TASKS" not in code:
         assert name in FAMILIES or name in MODELS
