@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fpt import experiment
-from fpt.cells import Cell, Row, Runner, how_it_ended
 from fpt.errors import FPTError
-from fpt.experiment import Experiment, NoTrialError, best_value, table
+from fpt.experiment.runner import Cell, Row, Runner, how_it_ended
+from fpt.experiment.spec import Experiment
+from fpt.experiment.sweep import NoTrialError, best_value, swept
+from fpt.experiment.table import table
 
 GOOD = {
     **{"task": "cyp3a4", "primary_metric": "auprc", "metrics": {s: {"auprc": 0.5, "accuracy": None} for s in ("valid", "test")}},
@@ -151,7 +152,7 @@ def trials(cells: list[Cell], tmp_path: Path) -> list[Cell]:
 
 
 def test_a_trial_that_fails_is_named_and_the_others_decide(make, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(experiment, "logged_in", lambda: False)
+    monkeypatch.setattr("fpt.experiment.sweep.logged_in", lambda: False)
     runner, cells, said = make(**{"0.1": "killed"})
     tried = trials(cells, tmp_path)
     assert best_value(runner, cells[0].row, tried, "learning_rate", 1) == "0.2"
@@ -159,13 +160,13 @@ def test_a_trial_that_fails_is_named_and_the_others_decide(make, tmp_path: Path,
 
 
 def test_a_row_whose_trials_all_fail_is_left_out(make, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(experiment, "logged_in", lambda: False)
+    monkeypatch.setattr("fpt.experiment.sweep.logged_in", lambda: False)
     runner, cells, said = make(**{"0.1": "killed", "0.2": "error"})
     with pytest.raises(NoTrialError, match="FPT: no trial of --sweep learning_rate ended well"):
         best_value(runner, cells[0].row, trials(cells, tmp_path), "learning_rate", 1)
     other = [Cell(Row("Other", {}), 1, tmp_path / "other", {})]
-    monkeypatch.setattr(experiment, "best_value", lambda runner, row, *a: "0.3" if row.name == "Other" else _none(row))
-    every, todo = experiment._swept(runner, [*cells, *other], tmp_path, "learning_rate", ["0.1"], 1)
+    monkeypatch.setattr("fpt.experiment.sweep.best_value", lambda runner, row, *a: "0.3" if row.name == "Other" else _none(row))
+    every, todo = swept(runner, [*cells, *other], tmp_path, "learning_rate", ["0.1"], 1)
     assert [cell.row.name for cell in every] == ["FPT"] * 3 + ["Other"]
     assert [(cell.row.name, cell.arguments) for cell in todo] == [("Other", {"learning_rate": "0.3"})]
     assert runner.reasons[cells[0].folder] == "no trial of --sweep learning_rate ended well"
@@ -182,7 +183,7 @@ def test_a_wandb_sweep_that_fails_is_a_local_one(make, tmp_path: Path, monkeypat
     def fails(*args, **named):
         raise ConnectionError("no route to the server\nmore")
 
-    monkeypatch.setattr(experiment, "logged_in", lambda: True)
+    monkeypatch.setattr("fpt.experiment.sweep.logged_in", lambda: True)
     monkeypatch.setattr(wandb, "sweep", fails)
     runner, cells, said = make()
     assert best_value(runner, cells[0].row, trials(cells, tmp_path), "learning_rate", 1) in ("0.1", "0.2")

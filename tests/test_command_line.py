@@ -12,11 +12,12 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from fpt import experiment, hub, inspect, plan
+from fpt import hub, inspect, plan
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.cli import parse, parse_training, read_arguments
 from fpt.errors import FPTError, UsageError
-from fpt.experiment import ExperimentArguments, cells_of, read_experiment
+from fpt.experiment import __main__ as experiment
+from fpt.experiment.spec import ExperimentArguments, cells_of, read_experiment
 from fpt.models.base import MODELS
 from fpt.plan import PlanArguments
 from fpt.report import __main__ as report

@@ -23,7 +23,7 @@ from PIL import Image
 
 from fpt.errors import FPTError
 from fpt.evaluation.files import read_inputs
-from fpt.experiment import read_experiment
+from fpt.experiment.spec import read_experiment
 from fpt.tasks.audio import read_wave
 from fpt.tasks.base import TASKS
 from fpt.tasks.cifar10 import read_parquet

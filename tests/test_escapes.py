@@ -34,7 +34,9 @@ from fpt.escape import (
     visible,
     yaml_text,
 )
-from fpt.experiment import Cell, Experiment, Row, finished, table
+from fpt.experiment.runner import Cell, Row, finished
+from fpt.experiment.spec import Experiment
+from fpt.experiment.table import table
 from fpt.files import slug, write_json
 from fpt.report.figures import figure, picture_text
 

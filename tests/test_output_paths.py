@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fpt import experiment
 from fpt.args import EvaluateArguments
 from fpt.checkpoint.config import CONFIG, WEIGHTS
 from fpt.disk import temporary_folder
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.experiment import __main__ as experiment
+from fpt.experiment.spec import ExperimentArguments
 from fpt.files import old_folder, sha256_file, write_json, write_text
 from fpt.output_paths import check_output_file, check_output_folder
 from fpt.report import __main__ as page
@@ -204,7 +205,7 @@ def test_no_run_starts_in_another(settings, a_run: Path, tmp_path: Path, place: 
         run(*settings(output_dir=str(tmp_path / place), overwrite=True))
     assert contents(a_run) == before
     with pytest.raises(FPTError, match=r"which is (the folder of a run|a checkpoint)"):
-        experiment.run(experiment.ExperimentArguments("experiments/cyp3a4.yaml", output_dir=str(tmp_path / place)))
+        experiment.run(ExperimentArguments("experiments/cyp3a4.yaml", output_dir=str(tmp_path / place)))
     assert contents(a_run) == before
 
 

@@ -15,12 +15,13 @@ from conftest import molecules, write_tdc
 from datasets import Dataset
 from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
-from fpt import experiment, inspect, plan
+from fpt import inspect, plan
 from fpt.args import EvaluateArguments
 from fpt.checkpoint.remote import pull
 from fpt.cli import parse, parse_training
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
+from fpt.experiment import __main__ as experiment
 from fpt.report.__main__ import main as report
 from fpt.tasks.base import TASKS
 from fpt.training import run, state

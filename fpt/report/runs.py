@@ -13,7 +13,7 @@ import numpy as np
 
 from fpt.command import command_of
 from fpt.errors import FPTError
-from fpt.experiment import ABOUT
+from fpt.experiment.spec import ABOUT
 from fpt.files import user_path
 from fpt.results import RESULTS_FILE
 from fpt.run_results import RunResults, read_results

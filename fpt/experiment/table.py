@@ -5,16 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fpt.cells import Cell
 from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
+from fpt.experiment.runner import Cell
+from fpt.experiment.spec import Experiment
 from fpt.results import shown_metric, shown_spread
-
-if TYPE_CHECKING:
-    from fpt.experiment import Experiment
 
 
 def table(
