@@ -151,7 +151,7 @@ def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
     )
 
 
-def _license(said: str | None) -> dict[str, str]:
+def _license(said: str | None) -> dict[str, Any]:
     """Metadata of a licence: an identifier of the Hub, else "other" with a name in the form that the Hub reads."""
     name = re.sub("[^a-z0-9.+]+", "-", (said or "").casefold()).strip("-")
     if name in LICENSES:

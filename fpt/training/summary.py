@@ -66,7 +66,7 @@ def write_summary(output: Path, done: Sequence[dict[str, Any]], failures: Sequen
     """
     first = done[0]
     metric, runs = first["primary_metric"], [_run(one) for one in done]
-    summary = {
+    summary: dict[str, Any] = {
         "task": first["task"],
         "core": first["core"],
         "split": first["split"],
