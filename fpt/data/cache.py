@@ -81,15 +81,15 @@ def prepare(
             " --fetch_data to fetch it"
         )
     source = task.locate(args, lambda line: log(f"data: {line}"))
-    entry = _entry_of(folder, request, source)
+    found = _entry_of(folder, request, source)
     # A cache that can't be written to has no locks; it needs none for what is there.
-    if entry is None:
-        entry, is_new = _make_entry(root, task, args, request, source, tokenizer, lambda line: log(f"data: {line}"))
+    if found is None:
+        found, is_new = _make_entry(root, task, args, request, source, tokenizer, lambda line: log(f"data: {line}"))
         if is_new:
-            return _check_tokens(_load(entry, task, args, seed), tokenizer, data_sha256)
-    log(f"data: Arrow cache: {entry} (same content as {source.origin})")
-    sweep_work(root, f"{slug(task.name)}-{entry.name}")
-    return _check_tokens(_load(entry, task, args, seed), tokenizer, data_sha256)
+            return _check_tokens(_load(found, task, args, seed), tokenizer, data_sha256)
+    log(f"data: Arrow cache: {found} (same content as {source.origin})")
+    sweep_work(root, f"{slug(task.name)}-{found.name}")
+    return _check_tokens(_load(found, task, args, seed), tokenizer, data_sha256)
 
 
 def _find(folder: Path, request: dict[str, Any], data_sha256: str | None) -> tuple[Path, str] | None:
