@@ -32,6 +32,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --python-executable $(BIN)/python
+	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python -m pytest $(SPREAD)
 
 # The tests once more, with the branches of fpt/ that they take, in the processes that they start as well.

@@ -125,11 +125,11 @@ def _scores(scores: dict[str, dict[str, Any]]) -> str:
 
 def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
     """The YAML head of a model card. Its texts are on one line each, so that none ends the head or begins a key."""
-    hub_id, pipeline = config["core"].get("hub_id"), _pipeline(config)
+    hub_id, hub_task = config["core"].get("hub_id"), _pipeline(config)
     task, shown = yaml_text(config["task"]), {yaml_text(name): value for name, value in test.items() if value is not None}
     results = [
         EvalResult(
-            task_type=pipeline or OTHER,
+            task_type=hub_task or OTHER,
             dataset_type=task,
             dataset_name=task,
             dataset_split="test",
@@ -144,7 +144,7 @@ def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
         base_model=yaml_text(hub_id) if hub_id else None,
         datasets=[task.removeprefix("hub:")] if task.startswith("hub:") else None,
         metrics=sorted(shown) or None,
-        pipeline_tag=pipeline,
+        pipeline_tag=hub_task,
         **_license(config.get("training", {}).get("license")),
         model_name=f"fpt-{task}" if results else None,
         eval_results=results or None,
