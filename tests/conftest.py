@@ -31,9 +31,17 @@ RIGHT = ["c2ccc({g})cc2", "c2cnc({g})cc2", "C2CCC({g})CC2", "c2cc({g})co2", "c2c
 
 # What `make check` runs: files that take seconds. All others are marked slow.
 FAST = """
-    config_file encodings escapes folders labels one_door optional_packages outputs scores strange_labels tasks
+    config_file encodings escapes folders labels one_door optional_packages outputs scores tasks
 """.split()
 LAUNCH = "cli consoles kills launched launching parallel resume stop together two_precisions".split()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m "not slow ..."``, don't even import the files of slow tests: that takes longer than the fast tests."""
+    name = collection_path.stem.removeprefix("test_")
+    if config.option.markexpr.startswith("not slow") and collection_path.name.startswith("test_") and name not in FAST:
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
