@@ -7,7 +7,7 @@ RUN ?= runs/quickstart
 # Tests by file over two processes.
 SPREAD ?= -n 2 --dist loadfile
 
-.PHONY: setup quickstart test coverage bench
+.PHONY: setup quickstart check lint types contract fast test coverage bench
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,26 @@ bench: setup
 	$(BIN)/python benchmarks/peers.py --workloads cyp3a4 cifar10 bit-memory --bpe 512 $(if $(DATA),--data_dir $(DATA)) \
 		$(if $(PEER),--universal_computation $(PEER))
 
+# Before every commit, in less than two minutes: style, types, the contract of the layers and the fast tests. mypy takes one core,
+# the tests the other one.
+check: lint contract
+	+$(MAKE) --no-print-directory -j 2 types fast
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy --python-executable $(BIN)/python
+
+# Which packages of fpt/ may import which, where pyproject.toml has such a contract.
+contract: setup
+	if grep -q '^\[tool.importlinter\]' pyproject.toml; then $(BIN)/lint-imports; fi
+
+fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=0 --durations-min=3 $(SPREAD) -m "not slow and not launch and not real"
+
+# Everything.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -29,6 +29,32 @@ LEFT = ["c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "C1CCOCC1", "c1ccsc1", "C
 LINKS = ["", "C", "O", "CC", "NC"]
 RIGHT = ["c2ccc({g})cc2", "c2cnc({g})cc2", "C2CCC({g})CC2", "c2cc({g})co2", "c2cc({g})cs2"]
 
+# What `make check` runs: files that take seconds. All others are marked slow.
+FAST = """
+    config_file encodings escapes folders labels one_door optional_packages outputs scores tasks
+""".split()
+LAUNCH = "cli consoles kills launched launching parallel resume stop together two_precisions".split()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m "not slow ..."``, don't even import the files of slow tests: that takes longer than the fast tests."""
+    name = collection_path.stem.removeprefix("test_")
+    if config.option.markexpr.startswith("not slow") and collection_path.name.startswith("test_") and name not in FAST:
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their file, and those on real data by their fixture."""
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        if name not in FAST:
+            item.add_marker("slow")
+        if name in LAUNCH:
+            item.add_marker("launch")
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Iterator[None]:
@@ -58,7 +84,8 @@ def utf_8(value):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
         return {utf_8(key): utf_8(item) for key, item in value.items()}
-    return [utf_8(item) for item in value] if isinstance(value, list | tuple) else value
+    # A skipped test's place is a tuple, as pytest's summary needs it.
+    return type(value)(utf_8(item) for item in value) if type(value) in (list, tuple) else value
 
 
 def molecules() -> list[tuple[str, int]]:

@@ -33,6 +33,7 @@ def train(words: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
     return parse_training("")  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_a_run_starts_again_from_its_record(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     first = run(*train(f"{SMALL} --output_dir runs/a --overwrite", monkeypatch))
     before = {path: path.read_bytes() for path in Path("runs/a").rglob("*") if path.is_file()}

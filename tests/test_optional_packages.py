@@ -55,6 +55,7 @@ def ask(table, *names):
 """
 
 
+@pytest.mark.slow
 def test_broken_packages_cost_what_needs_them(tmp_path: Path) -> None:
     out = python(
         ASK
@@ -84,6 +85,7 @@ print(sum(p.numel() for p in GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=1,
     assert "morgan (needs the package rdkit" in lines["no-such-model"].split("not available here:")[1]
 
 
+@pytest.mark.slow
 def test_missing_packages_cost_what_needs_them(tmp_path: Path) -> None:
     out = python(
         ASK + 'ask(TASKS, "bit-xor", "listops", "csv:x.csv", "cyp3a4", "speech-commands")\nask(MODELS, "cnn", "vit")\n',
@@ -102,6 +104,7 @@ def test_missing_packages_cost_what_needs_them(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_training_with_broken_packages(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("text,label\n" + "good one,1\nbad one,0\n" * 40)
     (tmp_path / "smiles.csv").write_text("smiles,label\n" + "".join(f"{'C' * n}O,{n % 2}\n" for n in range(1, 80)))
@@ -128,6 +131,7 @@ for number, words in enumerate([
     assert "error: dataset 'csv:smiles.csv' with smiles as input needs the package rdkit" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["--dataset", "speech-commands"], ["--dataset", "cyp3a4", "--model", "morgan"]])
 def test_help_with_broken_packages(words: list[str], tmp_path: Path) -> None:
     code = f"""
