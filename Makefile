@@ -40,19 +40,15 @@ lint: setup
 types: setup
 	$(BIN)/mypy --python-executable $(BIN)/python
 
-# Which packages of fpt/ may import which, where pyproject.toml has such a contract.
+# Which packages of fpt/ may import which; pyproject.toml has the layers.
 contract: setup
-	if grep -q '^\[tool.importlinter\]' pyproject.toml; then $(BIN)/lint-imports; fi
+	PYTHONPATH=. $(BIN)/lint-imports
 
 fast: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=0 --durations-min=3 $(SPREAD) -m "not slow and not launch and not real"
 
 # Everything.
-test: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy --python-executable $(BIN)/python
-	PYTHONPATH=. $(BIN)/lint-imports
+test: lint types contract
 	$(BIN)/python -m pytest $(SPREAD)
 
 # The tests once more, with the branches of fpt/ that they take, in the processes that they start as well.

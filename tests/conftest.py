@@ -31,8 +31,10 @@ RIGHT = ["c2ccc({g})cc2", "c2cnc({g})cc2", "C2CCC({g})CC2", "c2cc({g})co2", "c2c
 
 # What `make check` runs: files that take seconds. All others are marked slow.
 FAST = """
-    config_file encodings escapes folders labels one_door optional_packages outputs scores tasks
+    config_file encodings escapes folders labels layout one_door optional_packages outputs scores tasks
 """.split()
+# Files whose tests take minutes are started first, so that the processes of pytest-xdist end together.
+FIRST = "kills parallel cli hostile experiments training baselines".split()
 LAUNCH = "cli consoles kills launched launching parallel resume stop together two_precisions".split()
 
 
@@ -45,7 +47,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their file, and those on real data by their fixture."""
+    """Mark tests by their file, and those on real data by their fixture; put the longest first."""
+    order = {f"test_{name}": number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name not in FAST:
@@ -60,23 +64,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_to_serializable() -> Iterator[None]:
     """A lone surrogate in what a test printed, logged or raised would end the process of pytest-xdist that sends its report."""
     return utf_8((yield))
-
-
-# Files whose tests take minutes are started first, so that the processes of pytest-xdist end together.
-SLOW = (
-    "test_kills",
-    "test_parallel",
-    "test_cli",
-    "test_hostile",
-    "test_experiments",
-    "test_training",
-    "test_baselines",
-    "test_stop",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 def utf_8(value):
