@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
-from fpt.backbones.base import DTYPES, Core
+from fpt.backbones.base import DTYPES, Core, checkpoint_blocks
 from fpt.backbones.meta import empty_core
 from fpt.cli import parse_training
 from fpt.data.batches import LengthGroupedBatchSampler
@@ -35,7 +35,7 @@ BYTES_TUNED = 4 * 4
 # Arguments of ``train.py`` that change neither sizes nor FLOPs.
 NOT_READ = (
     *(name for name in as_dict(TrainArguments()) if name not in ("per_device_batch_size", "seed")),
-    *("backbone_seed", "input_init", "input_scale", "orthogonal_gain", "lora_alpha", "core_dropout", "activation_checkpointing"),
+    *("backbone_seed", "input_init", "input_scale", "orthogonal_gain", "lora_alpha", "core_dropout"),
 )
 
 
@@ -110,7 +110,10 @@ def tokens_of_a_batch(prepared: Prepared, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class EmptyRun:
-    """What a command line of ``train.py`` would train, without memory for its weights; `tokens` is of a batch."""
+    """What a command line of ``train.py`` would train, without memory for its weights; `tokens` is of a batch.
+
+    `checkpointed` is true where blocks are to be computed again for the backward pass; the model itself is as it is without that.
+    """
 
     prepared: Prepared
     core: Core
@@ -118,6 +121,7 @@ class EmptyRun:
     inputs: Input
     model: FPT
     tokens: int
+    checkpointed: bool = False
 
 
 def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> EmptyRun:
@@ -137,7 +141,8 @@ def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArgume
     check_length(prepared, core)
     inputs = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
     model = empty_model(core, inputs, prepared.output, tuning)
-    return EmptyRun(prepared, core, tuning, inputs, model, tokens_of_a_batch(prepared, args.per_device_batch_size))
+    tokens = tokens_of_a_batch(prepared, args.per_device_batch_size)
+    return EmptyRun(prepared, core, tuning, inputs, model, tokens, model_args.activation_checkpointing)
 
 
 def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> str:
@@ -145,6 +150,8 @@ def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArgument
     run = empty_run(data, model_args, args)
     layers, width = len(run.core.family.blocks(run.core.model)), run.core.hidden_size
     head = f"{run.core.spec.name}, {layers} layers of width {width}, on {run.prepared.task.name}; --tune {run.tuning.label}"
+    if run.checkpointed:
+        checkpoint_blocks(run.core)
     return f"{head}\n{describe(run.model, run.inputs, args.per_device_batch_size, run.tokens)}"
 
 

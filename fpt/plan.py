@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
+from fpt.backbones.base import Core, checkpoint_blocks
 from fpt.checks import Range, check_known, check_ranges
 from fpt.cli import parse_training
 from fpt.errors import cli
@@ -146,11 +147,18 @@ class Model:
         return part * (2 * self.tuned + (2 * (self.frozen + self.tuned) if strategy.weights else 0))
 
 
-def measure(model: FPT, inputs: Input, tokens: int) -> Model:
-    """Describe a model from `fpt.inspect.empty_model`."""
+def measure(model: FPT, inputs: Input, tokens: int, checkpointed: Core | None = None) -> Model:
+    """Describe a model from `fpt.inspect.empty_model`.
+
+    Args:
+        checkpointed: its backbone, where blocks are to be computed again for the backward pass; this is done to it here.
+    """
     rows = rows_of(model)
     blocks = model.family.blocks(model.core)
-    one, two = (saved(model, inputs, batch, tokens) for batch in (1, 2))
+    if checkpointed is None:
+        one, two = (saved(model, inputs, batch, tokens) for batch in (1, 2))
+    else:
+        one, two = _recomputed(model, checkpointed, inputs, tokens)
     each = two[0] - one[0]
     return Model(
         frozen=sum(r.frozen_bytes for r in rows),
@@ -159,6 +167,24 @@ def measure(model: FPT, inputs: Input, tokens: int) -> Model:
         activations=Activations(max(0.0, one[0] - each), each, two[1] - one[1]),
         flops=sum(step_flops(model, inputs, 1, tokens)),
     )
+
+
+def _recomputed(model: FPT, core: Core, inputs: Input, tokens: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """As `saved` of one and of two samples, with blocks that keep their inputs alone (arXiv 1604.06174).
+
+    At its largest a step has the inputs of all blocks, all of the last block, which is not computed again, and of the one that is
+    being computed again.
+    """
+    whole = [saved(model, inputs, batch, tokens) for batch in (1, 2)]
+    checkpoint_blocks(core)
+    kept = [saved(model, inputs, batch, tokens) for batch in (1, 2)]
+    count = len(model.family.blocks(model.core)) - 1
+    state = 4.0 * tokens * model.width
+    found = []
+    for batch, (all_of_it, largest), (without, _) in zip((1, 2), whole, kept, strict=True):
+        block = (all_of_it - without) / max(count, 1)
+        found.append((without + count * batch * state + block, largest))
+    return found[0], found[1]
 
 
 def saved(model: FPT, inputs: Input, batch: int, tokens: int) -> tuple[float, float]:
@@ -270,7 +296,7 @@ def plan(data: DataArguments, model_args: ModelArguments, args: TrainArguments, 
         FPTError: as `fpt.inspect.empty_run`.
     """
     run, batch = empty_run(data, model_args, args), args.per_device_batch_size
-    found = measure(run.model, run.inputs, run.tokens)
+    found = measure(run.model, run.inputs, run.tokens, run.core if run.checkpointed else None)
     peak = GPUS[machine.gpu]
     rows, best = table(found, machine.gpus, machine.gpu_memory * GIB, batch, peak * 1e12)
     return "\n".join(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,30 @@ def shown_metric(value: float | None) -> str:
         return "-"
     ordinary = value == 0 or 1e-3 <= abs(value) < 1e6 or not math.isfinite(value)
     return f"{value:.4f}" if ordinary else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over runs.
+
+    Attributes:
+        mean: over the runs.
+        std: sample standard deviation, None for a single run.
+        count: of runs.
+    """
+
+    mean: float
+    std: float | None
+    count: int
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Mean and sample standard deviation; None where a run has no score, for a mean over the others would be of other runs."""
+    known = [float(value) for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
 
 
 def shown_spread(mean: float | None, std: float | None) -> str:

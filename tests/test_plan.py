@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.backbones.base import CoreSpec
 from fpt.inputs import Patches
-from fpt.inspect import empty_core, empty_model
+from fpt.inspect import empty_core, empty_model, inspect
 from fpt.models.tuning import PRESETS, Tuning
 from fpt.outputs import Classes
-from fpt.plan import GIB, ONE, STRATEGIES, Activations, Model, advice, measure, saved, table
+from fpt.plan import GIB, ONE, STRATEGIES, Activations, Model, PlanArguments, advice, measure, plan, saved, table
 
 ROOT = Path(__file__).parent.parent
 DDP, ZERO1, ZERO2, ZERO3, OFFLOADED = STRATEGIES
@@ -132,3 +133,30 @@ def test_configurations_are_read_by_accelerate_and_point_to_files(path: Path) ->
         file = ROOT / config.deepspeed_config["deepspeed_config_file"]
         stage = json.loads(file.read_text())["zero_optimization"]["stage"]
         assert str(stage) in path.stem
+
+
+def test_blocks_that_are_computed_again_keep_less_and_take_longer() -> None:
+    output, inputs = Classes(("a", "b")), Patches(48)
+
+    def planned(checkpointed: bool):
+        core = empty_core(CoreSpec("random:gpt2", num_layers=6, seed=0))
+        model = empty_model(core, inputs, output, Tuning())
+        return measure(model, inputs, 64, core if checkpointed else None)
+
+    whole, again = planned(False), planned(True)
+    one_block = whole.activations.each / 6
+    # The inputs of five blocks, the last block, and one that is computed again.
+    assert 1.5 * one_block < again.activations.each < 3 * one_block
+    assert 1.1 * whole.flops < again.flops < 1.6 * whole.flops
+    assert (again.frozen, again.tuned) == (whole.frozen, whole.tuned)
+
+
+def test_commands_read_activation_checkpointing_and_the_model(data_dir: Path, gpt2_dir: Path) -> None:
+    data = DataArguments(data_dir=str(data_dir))
+    plain, again = [
+        plan(data, ModelArguments(backbone=str(gpt2_dir), activation_checkpointing=on), TrainArguments(), PlanArguments())
+        for on in (False, True)
+    ]
+    assert plain != again
+    full = inspect(data, ModelArguments(backbone=str(gpt2_dir), model="full"), TrainArguments())
+    assert "tuned: 100.000% of the parameters" in full

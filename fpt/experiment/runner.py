@@ -17,11 +17,10 @@ from typing import Any
 from fpt.args import as_dict, flags, flat
 from fpt.config_file import Configuration
 from fpt.disk import reason, refusals
-from fpt.errors import FPTError
+from fpt.errors import ROOT, FPTError
 from fpt.results import RESULTS_FILE, shown_metric
 from fpt.run_results import read_results
 
-ROOT = Path(__file__).parent.parent
 ONCE_MORE = b"\nstopping: the runs save their states first. Ctrl-C once more stops them at once\n"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
 from fpt.experiment.runner import Cell
 from fpt.experiment.spec import Experiment
-from fpt.results import shown_metric, shown_spread
+from fpt.results import shown_metric, shown_spread, spread
 
 
 def table(
@@ -74,13 +74,8 @@ def table(
 
 def _spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | int]]:
     """Mean and sample standard deviation of each metric over runs."""
-    out: dict[str, dict[str, float | int]] = {}
-    for name in metrics[0]:
-        values = [float(m[name]) for m in metrics if m.get(name) is not None]  # type: ignore[arg-type]
-        if values:
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            out[name] = {"mean": float(np.mean(values)), "std": deviation, "n": len(values)}
-    return out
+    found = {name: spread([one.get(name) for one in metrics]) for name in metrics[0]}
+    return {name: {"mean": one.mean, "std": one.std or 0.0, "n": one.count} for name, one in found.items() if one is not None}
 
 
 def _count_text(row: Mapping[str, Any]) -> str:

@@ -9,13 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from fpt.command import command_of
 from fpt.errors import FPTError
 from fpt.experiment.spec import ABOUT
 from fpt.files import user_path
-from fpt.results import RESULTS_FILE
+from fpt.results import RESULTS_FILE, spread
 from fpt.run_results import RunResults, read_results
 from fpt.training.run_dir import FREE_ON_RESUME
 from fpt.typed import as_type, read_json
@@ -54,12 +52,9 @@ class Row:
         return self.runs[0][1]
 
     def score(self, split: str, metric: str) -> tuple[float, float] | None:
-        """Mean and sample standard deviation over runs."""
-        values = [score for r in self.results if (score := r.metrics[split].get(metric)) is not None]
-        if len(values) < len(self.runs):
-            return None
-        with np.errstate(over="ignore"):
-            return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        """Mean and sample standard deviation over runs, 0 of a single one; None where a run has no score."""
+        found = spread([r.metrics[split].get(metric) for r in self.results])
+        return None if found is None else (found.mean, found.std or 0.0)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.files import write_json
-from fpt.results import is_better, shown_metric, shown_spread
+from fpt.results import is_better, shown_metric, shown_spread, spread
 from fpt.training.records import Failure, Log
 
 SUMMARY_FILE = "summary.json"
@@ -99,10 +99,10 @@ def _rate(rate: float, runs: Sequence[dict[str, Any]], failures: Sequence[Failur
     """A learning rate over its seeds."""
     own = [run for run in runs if run["learning_rate"] == rate]
     scored = {split: [run for run in own if split in run] for split in ("valid", "test")}
-    spread = {split: _mean_std([run[split][metric] for run in some]) for split, some in scored.items() if some}
+    spreads = {split: _spread([run[split][metric] for run in some]) for split, some in scored.items() if some}
     failed = [failure.seed for failure in failures if failure.learning_rate == rate]
     out: dict[str, Any] = {"learning_rate": rate, "seeds": [run["seed"] for run in own]}
-    return {**out, **({"failed_seeds": failed} if failed else {}), **spread}
+    return {**out, **({"failed_seeds": failed} if failed else {}), **spreads}
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
@@ -123,9 +123,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     return out
 
 
-def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and sample standard deviation; None where a value is not defined, or there is one only."""
-    known = [v for v in values if v is not None]
-    if len(known) < len(values):
-        return {"mean": None, "std": None}
-    return {"mean": statistics.fmean(known), "std": statistics.stdev(known) if len(known) > 1 else None}
+def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """As JSON values; None where a value is not defined, or the deviation of a single one."""
+    found = spread(values)
+    return {"mean": None, "std": None} if found is None else {"mean": found.mean, "std": found.std}
