@@ -16,7 +16,7 @@ from fpt.unread import unread_flags
 def command_of(did: dict[str, Any]) -> str:
     """The command that starts a run with the arguments `did`, as its results have them; RAW stands for the raw data's folder."""
     default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
-    # What is no argument of every run, but of this one's task or baseline, is told even where it is the default.
+    # Options of the task or of the baseline are included even where they have their default.
     # The arguments of a run of several are those of that run alone.
     skip = {"output_dir", "resume", "overwrite", "cache_dir", "push_to_hub", "hub_private", "global_batch_size"}
     given = {k: v for k, v in flat(did).items() if k not in skip and (k not in default or v != default[k])}

@@ -120,7 +120,7 @@ def _check_device() -> None:
     """Refuse a device that this machine does not have.
 
     Raises:
-        FPTError: as said.
+        FPTError: CUDA or another device is asked for and is not available.
     """
     import torch
 

@@ -76,10 +76,10 @@ def wanted_precision(asked: str | None) -> str:
 
 
 def check_environment() -> None:
-    """Refuse what a launcher can ask for and this project does not do.
+    """Refuse settings of a launcher that this project does not support.
 
     Raises:
-        FPTError: as said.
+        FPTError: such a setting is on; the message names it.
     """
     for name, what in (("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "tensor, context or sequence parallelism")):
         if switched_on(name):
@@ -125,7 +125,7 @@ def check_done(accelerator: Accelerator, args: TrainArguments) -> None:
     """Refuse to go on where model and optimizer were prepared for other settings than the arguments say.
 
     Raises:
-        FPTError: as said. `check_launcher` names what is wrong in time; this is for what it does not know.
+        FPTError: they were. `check_launcher` reports the settings that it knows before training; this check covers the others.
     """
     done: dict[str, tuple[Any, float]] = {
         "gradient_accumulation_steps": (accelerator.gradient_accumulation_steps, args.gradient_accumulation_steps)

@@ -205,7 +205,7 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None, torc
 def _pretrained(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
     names = backbone_names()
     path = user_path(spec.name)
-    # Each retry would be two lines on the terminal; what happened in the end is told in one.
+    # Each retry would print two lines; the final outcome is one line of ours.
     hub_logging.set_verbosity_error()
     try:
         if spec.name in names:

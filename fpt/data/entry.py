@@ -69,7 +69,7 @@ def build_entry(
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder / "tokenizer")
             left_out = pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected])
-            # What is changed in it is told when it is copied into the folder of a run.
+            # Escaped cells are reported when the file is copied into the folder of a run.
             write_csv(left_out, folder / "rejected.csv", log=lambda line: None)
             manifest = describe_entry(request, source, examples, arrows, inputs, primary)
             manifest |= {"rejected": len(rejected), "notes": [*examples.notes, *([why] if why else [])]}

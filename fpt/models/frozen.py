@@ -105,10 +105,10 @@ def longest_sample(prepared: Prepared) -> int:
 
 
 def check_length(prepared: Prepared, core: Core) -> None:
-    """Refuse samples that are longer than the core's positions.
+    """Refuse samples with more tokens than the backbone has positions.
 
     Raises:
-        FPTError: as said.
+        FPTError: the longest sample does not fit.
     """
     limit, longest = core.family.max_tokens(core.model.config), longest_sample(prepared)
     if limit is not None and longest > limit:

@@ -55,10 +55,10 @@ class XorOptions:
 
 
 def check_sizes(options: Any) -> None:
-    """Refuse sizes that nobody means.
+    """Refuse sizes out of range.
 
     Raises:
-        FPTError: as said.
+        FPTError: a size is out of range; the message names its flag.
     """
     check_ranges(options, num_bits=Range(1, 10**6), num_patterns=Range(1, 10**4), patch_size=Range(1, 10**6))
 

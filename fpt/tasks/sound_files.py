@@ -76,7 +76,7 @@ class Clip:
 def sound_suffixes() -> frozenset[str]:
     """Lower-case endings of the sound files that the libsndfile of this machine reads; none of formats without a header.
 
-    Without `soundfile` they are all that are known, so that whoever opens such a file is told what to install.
+    Without `soundfile` only these are recognised, so that the error for such a file names what to install.
     """
     if missing("soundfile"):
         return frozenset(" ".join(SUFFIXES.values()).split())

@@ -21,10 +21,10 @@ def make_optimizer(model: Network, args: TrainArguments, device: torch.device) -
 
 
 def check_schedule(args: TrainArguments) -> None:
-    """Refuse a schedule that there is not, or that needs more than its warmup and its steps.
+    """Refuse an unknown --lr_scheduler, or one that needs other settings than warmup and number of steps.
 
     Raises:
-        FPTError: as said.
+        FPTError: the schedule is unknown or cannot be built from these arguments.
     """
     known = [schedule.value for schedule in SchedulerType]
     if args.lr_scheduler not in known:

@@ -191,10 +191,10 @@ def attempt(runs: list[Run], action: Callable[[Run], Any]) -> list[Any]:
 
 
 def check_arguments(args: TrainArguments) -> None:
-    """Refuse numbers and names that make no sense.
+    """Refuse numbers out of range and unknown names.
 
     Raises:
-        FPTError: as said.
+        FPTError: an argument is out of range or unknown; the message names it.
     """
     batches = ("per_device_batch_size", "gradient_accumulation_steps", "eval_batch_size")
     for name in (*batches, "max_steps", "eval_steps", "keep_last"):

@@ -59,10 +59,10 @@ def one_of_each(data: DataArguments, model_args: ModelArguments, args: TrainArgu
 
 
 def check_together(args: TrainArguments, accelerator: Accelerator) -> None:
-    """Refuse what several runs in one process can't have.
+    """Refuse settings that runs side by side in one process do not support.
 
     Raises:
-        FPTError: as said.
+        FPTError: several processes, fp16 or --push_to_hub together with --seeds or --learning_rates.
     """
     if not several(args):
         return
