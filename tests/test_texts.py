@@ -20,7 +20,7 @@ from fpt.backbones.loading import load_core
 from fpt.data.cache import prepare
 from fpt.data.tokenizers import BOS, EOS, SPECIAL, build_tokenizer, encode_texts, unknown_id
 from fpt.errors import FPTError
-from fpt.models.fpt import _meaning
+from fpt.models.input_init import _meaning
 from fpt.models.morgan import fingerprints
 from fpt.tasks.base import TASKS, resolve
 from fpt.tasks.tdc import Sequences
