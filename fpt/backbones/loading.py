@@ -63,7 +63,7 @@ def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None, ke
         table = family.take_table(model)
     model.config.tie_word_embeddings = False  # there is no table any more; PEFT would look for it
     fuse_activations(model)
-    keep = _shorten(model, family, spec.num_layers)
+    keep = shorten(model, family, spec.num_layers)
     weights.settle(model, family.parts(model))
     std = family.input_std(model, table)
     seed = (spec.seed or 0) if is_drawn(spec.name) else None
@@ -101,6 +101,12 @@ def check_layers(config: PreTrainedConfig, name: str) -> None:
         raise FPTError(f"backbone {name!r} has {layers!r} layers; between 1 and {MOST_LAYERS:,} are possible")
 
 
+def weightless(family: Family, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of `config` on the meta device: its shapes without memory for its weights."""
+    with torch.device("meta"), no_init_weights():
+        return family.build(config)
+
+
 def build_from_config(config: PreTrainedConfig) -> PreTrainedModel:
     """A backbone of an architecture, its weights to be loaded by the caller; without its input table, which is not used.
 
@@ -108,8 +114,7 @@ def build_from_config(config: PreTrainedConfig) -> PreTrainedModel:
         ValueError: that table would be too large to be built for a moment.
     """
     family = family_of(config)
-    with torch.device("meta"), no_init_weights():
-        table = family.take_table(family.build(config))
+    table = family.take_table(weightless(family, config))
     if table is not None and table.nbytes > LARGEST_TABLE:
         raise ValueError(f"an input table of {table.nbytes / 2**30:,.0f} GiB")
     model = family.build(config)
@@ -229,8 +234,7 @@ def _random(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loa
     """
     config = core_config(spec)
     family = family_of(config)
-    with torch.device("meta"), no_init_weights():
-        model = family.build(config)
+    model = weightless(family, config)
     model.train(False)
     parts = family.parts(model)
     with _seeded(spec.seed or 0):
@@ -265,12 +269,17 @@ def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:
     return f"backbone {name!r}{near}: {what}; {here}"
 
 
-def _shorten(model: PreTrainedModel, family: Family, num_layers: int | None) -> int:
+def shorten(model: PreTrainedModel, family: Family, num_layers: int | None) -> int:
+    """Keep the first `num_layers` blocks, all when it is None; returns how many are kept.
+
+    Raises:
+        FPTError: there are not so many.
+    """
     count = len(family.blocks(model))
     if num_layers is None:
         return count
     if not 1 <= num_layers <= count:
-        raise FPTError(f"--num_layers {num_layers} is not between 1 and the core's {count} layers")
+        raise FPTError(f"--num_layers {num_layers} is not between 1 and the backbone's {count} layers")
     family.shorten(model, num_layers)
     return num_layers
 

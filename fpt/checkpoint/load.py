@@ -19,8 +19,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.base import DTYPES, RUN, Core, CoreSpec, family_of
-from fpt.backbones.loading import SOURCES, Loaded, build_from_config, config_from_dict, load_core
-from fpt.backbones.meta import core_of_config, empty_core, shorten_core
+from fpt.backbones.loading import SOURCES, Loaded, build_from_config, config_from_dict, load_core, shorten
+from fpt.backbones.meta import core_of_config, empty_core
 from fpt.backbones.weights import Weights
 from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
@@ -198,8 +198,7 @@ def _empty_core(config: CheckpointConfig, log: Log, chain: int = 0) -> Core:
         return empty_core(config.core)
     before = find_checkpoint(config.core.name.removeprefix(RUN), log)
     core = _empty_core(read_stably(before, read_config), log, chain + 1)
-    if config.core.num_layers is not None:
-        shorten_core(core, config.core.num_layers)
+    shorten(core.model, core.family, config.core.num_layers)
     return core
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import as_dict, flags, flat
+from fpt.cli import read_training
 from fpt.config_file import Configuration
 from fpt.disk import reason, refusals
 from fpt.errors import ROOT, FPTError
@@ -106,9 +107,6 @@ def typed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         FPTError: a name is unknown, or a value is wrong.
     """
-    # Imported late: it knows all tasks and models.
-    from fpt.cli import read_training
-
     given = {name: value for name, value in arguments.items() if value is not None}
     read = read_training((), configuration=Configuration("the experiment", given, is_record=False))
     known = flat({**as_dict(read.data), **as_dict(read.model), **as_dict(read.training)})
