@@ -135,7 +135,7 @@ def test_num_layers_uses_the_first_ones(llama_dir: Path) -> None:
     short = load_core(CoreSpec(str(llama_dir), num_layers=1)).model
     assert len(short.layers) == 1
     assert torch.equal(short.layers[0].mlp.up_proj.weight, whole.layers[0].mlp.up_proj.weight)
-    with pytest.raises(FPTError, match="between 1 and the core's 3 layers"):
+    with pytest.raises(FPTError, match="between 1 and the backbone's 3 layers"):
         load_core(CoreSpec(str(llama_dir), num_layers=4))
 
 
