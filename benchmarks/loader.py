@@ -2,7 +2,7 @@
 
     python benchmarks/loader.py --data_dir raw --datasets bit-memory mnist cifar10 speech-commands cyp3a4
 
-The model has GPT-2 small's shape and random weights; a step is forward, backward and AdamW on the tuned tensors.
+The model has GPT-2 small's shape and random weights; a step is forward, backward and AdamW on the trainable tensors.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.args import DataArguments
-from fpt.backbones.base import CoreSpec
-from fpt.backbones.loading import load_core
+from fpt.backbones.base import BackboneSpec
+from fpt.backbones.loading import load_backbone
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader
 from fpt.data.cache import prepare
 from fpt.data.prepared import Prepared
@@ -53,8 +53,8 @@ def loader_rate(prepared: Prepared, batch_size: int, seconds: float) -> float:
 
 def step_rate(prepared: Prepared, batch_size: int, steps: int, device: str) -> float:
     """Training steps a second, after one to warm up."""
-    model = build_model(load_core(CoreSpec("random:gpt2", seed=1)), prepared.input, prepared.output).to(device)
-    optimizer = torch.optim.AdamW(model.tuned_parameters().values(), lr=1e-4)
+    model = build_model(load_backbone(BackboneSpec("random:gpt2", seed=1)), prepared.input, prepared.output).to(device)
+    optimizer = torch.optim.AdamW(model.trainable_parameters().values(), lr=1e-4)
     stream = batches(prepared, batch_size)
 
     def step() -> None:

@@ -1,10 +1,10 @@
 """What training takes of memory, beside the peers, each in a process of its own.
 
-    python benchmarks/memory.py --core gpt2-xl --batch_size 4 --workload cifar10 --data_dir raw --universal_computation CLONE
+    python benchmarks/memory.py --backbone gpt2-xl --batch_size 4 --workload cifar10 --data_dir raw --universal_computation CLONE
 
 The contenders are those of `benchmarks/peers.py`; ours-ckpt is ours with --activation_checkpointing. Shown are the largest
-resident set before the core is there, once it is loaded, and after some steps, in GiB. What is needed is the packages, weights
-and what the planner (`fpt.plan`) counts for a step.
+resident set before the backbone is there, once it is loaded, and after some steps, in GiB. What is needed is the packages,
+weights and what the planner (`fpt.plan`) counts for a step.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cores import peak, warm_up
-from peers import arguments, contenders, load, ours, write_core
+from backbones import peak, warm_up
+from peers import arguments, contenders, load, ours, write_backbone
 
 from fpt.data.prepared import Prepared
 from fpt.errors import cli
@@ -63,10 +63,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps to take")
     args = parser.parse_args()
     prepared, spawn = load(args.workload, args), multiprocessing.get_context("spawn")
-    print(f"{args.workload}, {args.core}, batches of {args.batch_size}, {'bf16' if args.bf16 else 'fp32'}, {args.steps} steps\n")
-    print("| loop | packages | weights | with the core | peak | samples/s |\n|---|---|---|---|---|---|")
+    print(
+        f"{args.workload}, {args.backbone}, batches of {args.batch_size}, {'bf16' if args.bf16 else 'fp32'}, {args.steps} steps\n"
+    )
+    print("| loop | packages | weights | with the backbone | peak | samples/s |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        writer = spawn.Process(target=write_core, args=(Path(folder), args.core, args.layers, args.core_dropout))
+        writer = spawn.Process(target=write_backbone, args=(Path(folder), args.backbone, args.layers, args.core_dropout))
         writer.start()
         writer.join()
         for name in makers(args):

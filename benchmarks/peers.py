@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py --workloads cyp3a4 cifar10 bit-memory --data_dir raw --universal_computation CLONE
 
-All train the same weights (GPT-2 small's shape, drawn from a seed) with the same tuned parts, batches of as many samples, and the
-same precision:
+All train the same weights (GPT-2 small's shape, drawn from a seed) with the same trainable parts, batches of as many samples, and
+the same precision:
 
 ours            `fpt.training`: batches of like length, the last block at the read token alone, padding out of sight
 ours-bpe        the same on tokens of a BPE of the training inputs (--bpe VOCABULARY): the same samples in fewer tokens
@@ -118,12 +118,12 @@ class Called(nn.Module):
 
 
 class Peer(nn.Module):
-    """The frozen transformer as one writes it with transformers: whole core, then the states at the last real tokens."""
+    """The frozen transformer as one writes it with transformers: whole backbone, then the states at the last real tokens."""
 
-    def __init__(self, core: nn.Module, prepared: Prepared, width: int) -> None:
+    def __init__(self, backbone: nn.Module, prepared: Prepared, width: int) -> None:
         super().__init__()
         self.input = prepared.input.module(width)
-        self.core, self.output = core, prepared.output
+        self.core, self.output = backbone, prepared.output
         self.readout = nn.Linear(width, prepared.output.size)
         self.turn = Turn()
 
@@ -141,23 +141,23 @@ class Peer(nn.Module):
         return self.readout(chosen).flatten(1)
 
 
-def freeze(core: nn.Module) -> None:
+def freeze(backbone: nn.Module) -> None:
     """Tune norms and positions alone, as the paper does."""
-    for name, parameter in core.named_parameters():
+    for name, parameter in backbone.named_parameters():
         parameter.requires_grad_("ln_" in name or "wpe" in name)
 
 
 def without_table(folder: Path) -> GPT2Model:
-    """The core, without the input table that nobody uses here."""
-    core: Any = open_model(fetch(folder), GPT2Model)
-    core.set_input_embeddings(None)
-    return core
+    """The backbone, without the input table that nobody uses here."""
+    backbone: Any = open_model(fetch(folder), GPT2Model)
+    backbone.set_input_embeddings(None)
+    return backbone
 
 
 def loops_of(
     prepared: Prepared, model_args: ModelArguments, seeds: Sequence[int], batch: int, bf16: bool, held: contextlib.ExitStack
 ) -> list[Run]:
-    """Loops of this project that share one core, as `train.py` makes them."""
+    """Loops of this project that share one backbone, as `train.py` makes them."""
     output = Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
     args = TrainArguments(
         output_dir=str(output),
@@ -208,7 +208,7 @@ def ours(
         backbone=str(folder),
         input_init="normal",
         activation_checkpointing=checkpointing,
-        core_dtype="bf16" if bf16 else "fp32",  # where nothing is tuned, or every step would convert it
+        core_dtype="bf16" if bf16 else "fp32",  # where nothing is trained, or every step would convert it
     )
     (loop,) = loops_of(prepared, model_args, [1], batch, bf16, held)
     stream = batches_of(loop)
@@ -221,9 +221,9 @@ def trainer(strategy: str) -> Any:
     """transformers' Trainer, with the sampling that `strategy` names."""
 
     def make(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: contextlib.ExitStack) -> Contender:
-        core = without_table(folder)
-        freeze(core)
-        model = Peer(core, prepared, core.config.hidden_size)
+        backbone = without_table(folder)
+        freeze(backbone)
+        model = Peer(backbone, prepared, backbone.config.hidden_size)
         samples = prepared.samples("train")
         output = held.enter_context(tempfile.TemporaryDirectory())
 
@@ -290,14 +290,14 @@ def peft(prepared: Prepared, folder: Path, batch: int, bf16: bool, held: context
     """PEFT's LN tuning, in the loop that its examples have."""
     from peft import LNTuningConfig, get_peft_model
 
-    core = without_table(folder)
-    width = core.config.hidden_size
-    tuned = get_peft_model(core, LNTuningConfig(target_modules=["ln_1", "ln_2", "ln_f"]))  # type: ignore[arg-type]
-    for name, parameter in tuned.named_parameters():
+    backbone = without_table(folder)
+    width = backbone.config.hidden_size
+    trainable = get_peft_model(backbone, LNTuningConfig(target_modules=["ln_1", "ln_2", "ln_f"]))  # type: ignore[arg-type]
+    for name, parameter in trainable.named_parameters():
         if "wpe" in name:
             parameter.requires_grad_(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Peer(tuned, prepared, width).to(device).train()
+    model = Peer(trainable, prepared, width).to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
     stream = random_stream(prepared, batch)
 
@@ -394,7 +394,7 @@ def contenders(args: argparse.Namespace) -> dict[str, Any]:
     return makers
 
 
-def write_core(folder: Path, name: str, layers: int | None, dropout: float) -> None:
+def write_backbone(folder: Path, name: str, layers: int | None, dropout: float) -> None:
     """A GPT-2 of that name's shape with drawn weights."""
     torch.manual_seed(0)
     blocks, width, heads = SHAPES[name]
@@ -411,7 +411,7 @@ def measure(prepared: dict[str, Prepared], makers: dict[str, Any], args: argpars
         steps, rounds = -(-len(prepared["ours"].samples("train")) // args.batch_size), 1
     with contextlib.ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
-        write_core(folder, args.core, args.layers, args.core_dropout)
+        write_backbone(folder, args.backbone, args.layers, args.core_dropout)
         every = {name: make(prepared[name], folder, args.batch_size, args.bf16, held) for name, make in makers.items()}
         turns: dict[str, list[Turn]] = {name: [] for name in every}
         for one in every.values():
@@ -424,15 +424,15 @@ def measure(prepared: dict[str, Prepared], makers: dict[str, Any], args: argpars
         shell = every["ours"].shell
         each = {name: flops_of_sample(one.shell or shell, one.prepared, args.batch_size) for name, one in every.items()}
         dtype = torch.bfloat16 if args.bf16 else torch.float32
-        peak = max(matmul_peak(device, dtype, args.batch_size * lengths["ours"], SHAPES[args.core][1]) for _ in range(3))
+        peak = max(matmul_peak(device, dtype, args.batch_size * lengths["ours"], SHAPES[args.backbone][1]) for _ in range(3))
     task, metric = prepared["ours"].task.name, prepared["ours"].primary_metric
     titles = ["loop", "samples/s", "spread", "padding", "MFU", "ours is faster by"] + [f"{metric} on valid"] * args.epoch
     fewer = f" (ours-bpe: {lengths[BPE]})" if BPE in lengths else ""
     first = f" ({args.layers} layers)" if args.layers else ""
     print(
         f"\n{task}, {lengths['ours']} tokens on average{fewer}, batches of {args.batch_size}, {'bf16' if args.bf16 else 'fp32'},"
-        f" {args.core}{first}, dropout {args.core_dropout:g} in the peers' core, learning rate {RATE:g}, {rounds} x {steps}"
-        f" steps; {each['ours'] / lengths['ours'] / 1e6:,.0f} MFLOPs a token, peak {peak / 1e9:,.0f} GFLOP/s\n\n"
+        f" {args.backbone}{first}, dropout {args.core_dropout:g} in the peers' backbone, learning rate {RATE:g}, {rounds}"
+        f" x {steps} steps; {each['ours'] / lengths['ours'] / 1e6:,.0f} MFLOPs a token, peak {peak / 1e9:,.0f} GFLOP/s\n\n"
         f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
     )
     rates = {name: [t.tokens / t.seconds / lengths[name] for t in done] for name, done in turns.items()}
@@ -458,9 +458,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py")
     parser.add_argument("--universal_computation", type=Path, help="clone of the paper's code; without it that peer is left out")
     parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
-    parser.add_argument("--core", choices=SHAPES, default="gpt2", help="whose shape the core has")
-    parser.add_argument("--layers", type=int, help="first blocks of the core; all when not given")
-    parser.add_argument("--core_dropout", type=float, default=0.1, help="dropout in the peers' core; GPT-2's own is 0.1")
+    parser.add_argument("--backbone", choices=SHAPES, default="gpt2", help="whose shape the backbone has")
+    parser.add_argument("--layers", type=int, help="first blocks of the backbone; all when not given")
+    parser.add_argument("--core_dropout", type=float, default=0.1, help="dropout in the peers' backbone; GPT-2's own is 0.1")
     parser.add_argument("--bf16", action="store_true", help="matrix products in bf16, for all")
 
 

@@ -1,9 +1,9 @@
-"""How a step's time grows with tokens, batch, layers and the core, beside what the operations would take at the matmul peak.
+"""How a step's time grows with tokens, batch, layers and the backbone, beside what the operations would take at the matmul peak.
 
-    python benchmarks/scaling.py --plot docs/scaling.png --cores gpt2 gpt2-medium gpt2-large gpt2-xl
+    python benchmarks/scaling.py --plot docs/scaling.png --backbones gpt2 gpt2-medium gpt2-large gpt2-xl
 
-A step is forward, backward, clipping and AdamW on the tuned tensors of a random GPT-2; evaluation is the forward pass of batches
-of 64. One thing is varied at a time, from batches of 16 samples of 64 tokens on twelve layers of gpt2.
+A step is forward, backward, clipping and AdamW on the trainable tensors of a random GPT-2; evaluation is the forward pass of
+batches of 64. One thing is varied at a time, from batches of 16 samples of 64 tokens on twelve layers of gpt2.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fpt.backbones.base import CoreSpec
-from fpt.backbones.loading import load_core
+from fpt.backbones.base import BackboneSpec
+from fpt.backbones.loading import load_backbone
 from fpt.errors import cli
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.inputs import Patches
@@ -27,7 +27,7 @@ from fpt.models.fpt import FPT, build_model
 from fpt.outputs import Classes
 
 INPUT, OUTPUT = Patches(48), Classes(tuple("0123456789"))
-PANELS = {"tokens of a sample": "tokens", "samples of a batch": "batch", "layers": "layers", "width of the core": "core"}
+PANELS = {"tokens of a sample": "tokens", "samples of a batch": "batch", "layers": "layers", "width of the backbone": "core"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,10 @@ class Found:
 
 
 def build(point: Point) -> FPT:
-    """A random core of that many layers, ready to train."""
-    return build_model(load_core(CoreSpec(f"random:{point.core}", seed=1, num_layers=point.layers)), INPUT, OUTPUT).train()
+    """A random backbone of that many layers, ready to train."""
+    return build_model(
+        load_backbone(BackboneSpec(f"random:{point.core}", seed=1, num_layers=point.layers)), INPUT, OUTPUT
+    ).train()
 
 
 def timed(call: object, repeats: int) -> float:
@@ -76,7 +78,7 @@ def measure(point: Point, repeats: int) -> Found:
     model = build(point)
     flops = sum(step_flops(on_meta(model), INPUT, point.batch, point.tokens))
     model = model.to(device)
-    optimizer = torch.optim.AdamW(model.tuned_parameters().values(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.trainable_parameters().values(), lr=1e-4)
     values = torch.randn(point.batch, point.tokens, INPUT.dim, device=device)
     mask = torch.ones(point.batch, point.tokens, dtype=torch.long, device=device)
     labels = torch.randint(0, 10, (point.batch,), device=device)
@@ -125,8 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", nargs="+", type=int, default=[16, 32, 64, 128, 256], help="tokens of a sample")
     parser.add_argument("--batches", nargs="+", type=int, default=[2, 4, 8, 16, 32], help="samples of a batch")
-    parser.add_argument("--layers", nargs="+", type=int, default=[2, 4, 8, 12], help="first layers of the core")
-    parser.add_argument("--cores", nargs="+", default=["gpt2", "gpt2-medium", "gpt2-large"], help="cores by name")
+    parser.add_argument("--layers", nargs="+", type=int, default=[2, 4, 8, 12], help="first layers of the backbone")
+    parser.add_argument("--backbones", nargs="+", default=["gpt2", "gpt2-medium", "gpt2-large"], help="backbones by name")
     parser.add_argument("--steps", type=int, default=3, help="steps to time; the best is shown")
     parser.add_argument("--plot", type=Path, help="picture to write")
     args = parser.parse_args()
@@ -135,7 +137,7 @@ def main() -> None:
         "tokens of a sample": [replace(base, tokens=n) for n in args.tokens],
         "samples of a batch": [replace(base, batch=n) for n in args.batches],
         "layers": [replace(base, layers=n) for n in args.layers],
-        "width of the core": [replace(base, core=name) for name in args.cores],
+        "width of the backbone": [replace(base, core=name) for name in args.backbones],
     }
     known: dict[Point, Found] = {}
     print("| core | layers | batch | tokens | step s | at the peak s | MFU | tokens/s | evaluation tokens/s | ratio |")

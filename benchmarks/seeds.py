@@ -22,7 +22,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cores import peak, warm_up
+from backbones import peak, warm_up
 from memory import in_a_process
 from peers import Turn, flops_of_sample, learn_from, load, loops_of
 
@@ -59,7 +59,7 @@ def memory(prepared: Prepared, seeds: list[int], args: argparse.Namespace, found
 
 
 def model_arguments(args: argparse.Namespace) -> ModelArguments:
-    """The core."""
+    """The backbone."""
     return ModelArguments(backbone=args.backbone, num_layers=args.layers, input_init="normal", backbone_seed=1)
 
 
@@ -95,8 +95,8 @@ def speeds(prepared: Prepared, seeds: list[int], args: argparse.Namespace) -> tu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="random:gpt2", help="core, as for train.py")
-    parser.add_argument("--layers", type=int, help="first blocks of the core; all when not given")
+    parser.add_argument("--backbone", default="random:gpt2", help="backbone, as for train.py")
+    parser.add_argument("--layers", type=int, help="first blocks of the backbone; all when not given")
     parser.add_argument("--workloads", nargs="+", default=["bit-memory"], help="tasks to train on")
     parser.add_argument("--data_dir", help="folder with raw downloads, as for train.py")
     parser.add_argument("--vocab_size", type=int, help="text in tokens of a BPE of this vocabulary")

@@ -23,10 +23,10 @@ def load(checkpoint: str, backbone: str | None = None) -> Predictor:
 
     Args:
         checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
-        backbone: where the core is, when that is not where it was in training; it must be the same core.
+        backbone: where the backbone is, when that is not where it was in training; it must be the same backbone.
 
     Raises:
-        FPTError: it is not there, damaged, or its core can't be had.
+        FPTError: it is not there, damaged, or its backbone can't be had.
     """
     from fpt.evaluation.predictor import Predictor
 

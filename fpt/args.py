@@ -67,7 +67,7 @@ class DataArguments:
 
 @dataclass
 class ModelArguments:
-    """Which frozen core, and what is tuned around it."""
+    """Which frozen backbone, and what is trained around it."""
 
     _argument_group_name = "model"
     model: str = arg(
@@ -77,36 +77,42 @@ class ModelArguments:
     )
     backbone: str = arg(
         "gpt2",
-        "Core: a name (gpt2, gpt2-xl, smollm2, pythia-160m, bert, roberta, minilm, longformer, t5-small, vit, lstm, ...; an"
+        "Backbone: a name (gpt2, gpt2-xl, smollm2, pythia-160m, bert, roberta, minilm, longformer, t5-small, vit, lstm, ...; an"
         " unknown one lists all), random:NAME, run:DIR (as an earlier run left it), a .gguf file, or any hub id or path.",
     )
-    backbone_revision: str | None = arg(None, "Branch, tag or commit of a core from the Hub.")
-    backbone_seed: int | None = arg(None, "Seed of a random core; --seed when not given.")
-    num_layers: int | None = arg(None, "Use only the first K layers of the core; all when not given.")
-    core_dtype: str = arg("fp32", "Precision that the frozen weights are kept in: fp32, bf16 or fp16. Tuned tensors stay fp32.")
+    backbone_revision: str | None = arg(None, "Branch, tag or commit of a backbone from the Hub.")
+    backbone_seed: int | None = arg(None, "Seed of a random backbone; --seed when not given.")
+    num_layers: int | None = arg(None, "Use only the first K layers of the backbone; all when not given.")
+    core_dtype: str = arg(
+        "fp32", "Precision that the frozen weights are kept in: fp32, bf16 or fp16. Trainable tensors stay fp32."
+    )
     tune: str = arg(
         "fpt",
-        "What is tuned: parts of ln, pos, attn, ff, in, out, lora, separated by commas; or fpt (ln,pos,in,out), ln+attn, lora"
+        "What is trained: parts of ln, pos, attn, ff, in, out, lora, separated by commas; or fpt (ln,pos,in,out), ln+attn, lora"
         " (lora,in,out), readout or none (out), full or all.",
     )
     lora_rank: int = arg(8, "Rank of the adapters of --tune lora.")
     lora_alpha: float = arg(16.0, "Scale of the adapters of --tune lora, divided by their rank.")
-    core_dropout: bool = arg(False, "Let the core's own dropout act in training, as the paper's code does (GPT-2: 0.1).")
+    core_dropout: bool = arg(False, "Let the backbone's own dropout act in training, as the paper's code does (GPT-2: 0.1).")
     activation_checkpointing: bool = arg(
         False,
         "Keep only the states between blocks for the backward pass, and compute the rest again: less memory, more time.",
     )
-    input_layers: str | None = arg(None, "Widths of hidden layers before the core, separated by commas: 512,256.")
+    input_layers: str | None = arg(None, "Widths of hidden layers before the backbone, separated by commas: 512,256.")
     readout_layers: str | None = arg(None, "Widths of hidden layers of the readout, separated by commas.")
     orthogonal_gain: float | None = arg(
-        None, "Gain of the orthogonal start of linear input layers (the paper's code: 1.41); what suits the core when not given."
+        None,
+        "Gain of the orthogonal start of linear input layers (the paper's code: 1.41); what suits the backbone when not given.",
     )
-    input_init: str = arg("core", "Start of the input embedding: core (the core's own embedding of each token's text) or normal.")
+    input_init: str = arg(
+        "core", "Start of the input embedding: core (the backbone's own embedding of each token's text) or normal."
+    )
     input_scale: float | None = arg(
         None, "Factor on the start of the input layer; 1 for tokens and 4 for patches when not given."
     )
     input_positions: str = arg(
-        "auto", "For patches: learned (tuned position embeddings), none, or auto (learned where the core has none of its own)."
+        "auto",
+        "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",
     )
     # A baseline's own arguments, by name; see `fpt.models.base.Model.options`.
     model_options: dict[str, Any] = field(default_factory=dict, init=False)
@@ -129,7 +135,8 @@ class TrainArguments:
     resume: bool = arg(False, "Go on with the run in --output_dir from its last saved state.")
     seed: int = arg(1, "Seed of initialisation, batch order and dropout.")
     seeds: str | None = arg(
-        None, "Several seeds separated by commas: their runs train side by side on one copy of the core, each as it would alone."
+        None,
+        "Several seeds separated by commas: their runs train side by side on one copy of the backbone, each as it would alone.",
     )
     max_steps: int = arg(5000, "Optimizer steps.")
     per_device_batch_size: int = arg(16, "Samples in a batch on each device.")
@@ -150,7 +157,7 @@ class TrainArguments:
     early_stopping_patience: int = arg(0, "Stop after N evaluations without a better validation score (0: never).")
     save_steps: int | None = arg(None, "Save a resumable state every N steps; --eval_steps when not given.")
     keep_last: int = arg(1, "Resumable states to keep.")
-    save_full: bool = arg(False, "Also write the whole model, frozen core included, to full/.")
+    save_full: bool = arg(False, "Also write the whole model, frozen backbone included, to full/.")
     report_to: str = arg("none", "wandb (offline when not logged in), tensorboard or none.")
     project: str = arg("fpt", "Project name for the tracker.")
     push_to_hub: str | None = arg(None, "USER/REPOSITORY that the checkpoint is sent to at the end.")
@@ -197,7 +204,7 @@ class EvaluateArguments:
     checkpoint: str = field(
         metadata={"help": "Folder that train.py wrote (a run, or its checkpoint/), or USER/REPOSITORY[@REVISION] of the Hub."}
     )
-    backbone: str | None = arg(None, "Where the core is, when it is not where it was in training; its hash is checked.")
+    backbone: str | None = arg(None, "Where the backbone is, when it is not where it was in training; its hash is checked.")
     split: str = arg("test", "Split to score: train, valid or test.")
     predict: str | None = arg(None, "File with inputs to predict instead: CSV, TSV, JSON, Parquet or Excel, as for training.")
     column: str | None = arg(

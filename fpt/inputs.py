@@ -1,4 +1,4 @@
-"""What goes into the core: token ids through an embedding, or patches of numbers through a linear layer."""
+"""What goes into the backbone: token ids through an embedding, or patches of numbers through a linear layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Input(ABC):
 
     @abstractmethod
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
-        """The tuned layer, behind hidden layers of `widths`, that makes (batch, tokens, hidden) states of a batch from `pad`."""
+        """The trainable layer, behind hidden layers of `widths`, that makes (batch, tokens, hidden) of a batch from `pad`."""
 
     @abstractmethod
     def pad(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +65,7 @@ class Tokens(Input):
 
 
 class PatchEmbedding(nn.Module):
-    """A linear layer or several on patches (batch, tokens, dim), plus a tuned vector for each position where there are any."""
+    """A linear layer or several on patches (batch, tokens, dim), plus a trainable vector for each position if there are any."""
 
     def __init__(self, dim: int, widths: tuple[int, ...], hidden_size: int, positions: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Patches(Input):
         dim: numbers in a token.
         mean: subtracted from each number of a token; one for all, or `dim` of them.
         std: divided by, likewise.
-        positions: tuned position embeddings that are added, for a core that has none of its own (0: none).
+        positions: trainable position embeddings that are added, for a backbone that has none of its own (0: none).
     """
 
     dim: int

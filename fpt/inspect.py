@@ -1,7 +1,8 @@
 """What a model is made of, before it is trained: `python -m fpt.inspect --backbone gpt2-xl --dataset cifar10`.
 
-A table of the parameters by part, tuned and frozen, the memory that they take, and the FLOPs of a training step. No weights are
-loaded: the core is built without memory from its configuration, and a step is taken on tensors without numbers.
+A table of the parameters by part, trainable and frozen, the memory that they take, and the FLOPs of a training step. No weights
+are
+loaded: the backbone is built without memory from its configuration, and a step is taken on tensors without numbers.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, changed
-from fpt.backbones.base import DTYPES, Core, checkpoint_blocks
-from fpt.backbones.meta import empty_core
+from fpt.backbones.base import DTYPES, Backbone, checkpoint_blocks
+from fpt.backbones.meta import empty_backbone
 from fpt.cli import parse_training
 from fpt.data.batches import LengthGroupedBatchSampler
 from fpt.data.cache import prepare
@@ -30,8 +31,8 @@ from fpt.models.tuning import Tuning
 from fpt.outputs import Output
 from fpt.tasks.base import TASKS
 
-# A tuned number: itself, its gradient, and AdamW's two moments, all in fp32.
-BYTES_TUNED = 4 * 4
+# A trainable number: itself, its gradient, and AdamW's two moments, all in fp32.
+BYTES_TRAINABLE = 4 * 4
 # Arguments of ``train.py`` that change neither sizes nor FLOPs.
 NOT_READ = (
     *(name for name in as_dict(TrainArguments()) if name not in ("per_device_batch_size", "seed")),
@@ -44,59 +45,59 @@ class Row:
     """One part of a model."""
 
     part: str
-    tuned: int
+    trainable: int
     frozen: int
     frozen_bytes: int
 
     @property
     def memory(self) -> int:
         """Bytes of weights, gradients and optimizer state."""
-        return self.tuned * BYTES_TUNED + self.frozen_bytes
+        return self.trainable * BYTES_TRAINABLE + self.frozen_bytes
 
 
-def empty_model(core: Core, inputs: Input, output: Output, tuning: Tuning) -> FPT:
-    """An FPT around `core` without memory for its weights."""
-    parts = core.family.parts(core.model)
-    for name, parameter in core.model.named_parameters():
+def empty_model(backbone: Backbone, inputs: Input, output: Output, tuning: Tuning) -> FPT:
+    """An FPT around `backbone` without memory for its weights."""
+    parts = backbone.family.parts(backbone.model)
+    for name, parameter in backbone.model.named_parameters():
         if parts[name] not in ("ln", "pos", *tuning.parts):
-            parameter.data = parameter.data.to(DTYPES[core.spec.dtype])
+            parameter.data = parameter.data.to(DTYPES[backbone.spec.dtype])
     with torch.device("meta"):
-        return build_model(core, inputs, output, tuning)
+        return build_model(backbone, inputs, output, tuning)
 
 
 def rows_of(model: FPT) -> list[Row]:
     """Parameters of each part, in the order that the data takes."""
-    core = model.family.parts(model.core)
-    tuned: dict[str, int] = defaultdict(int)
+    backbone = model.family.parts(model.core)
+    trainable: dict[str, int] = defaultdict(int)
     frozen: dict[str, int] = defaultdict(int)
     size: dict[str, int] = defaultdict(int)
     for name, parameter in model.named_parameters():
-        part = core.get(name.removeprefix("core."), "in" if name.startswith("input.") else "out")
+        part = backbone.get(name.removeprefix("core."), "in" if name.startswith("input.") else "out")
         if name == "input.positions":
             part = "pos"
         elif "lora_" in name:
             part = "lora"
         if parameter.requires_grad:
-            tuned[part] += parameter.numel()
+            trainable[part] += parameter.numel()
         else:
             frozen[part] += parameter.numel()
             size[part] += parameter.nbytes
     order = ("in", "pos", "ln", "attn", "ff", "other", "lora", "out")
-    return [Row(part, tuned[part], frozen[part], size[part]) for part in order if tuned[part] or frozen[part]]
+    return [Row(part, trainable[part], frozen[part], size[part]) for part in order if trainable[part] or frozen[part]]
 
 
 def describe(model: FPT, inputs: Input, batch_size: int, tokens: int) -> str:
     """The table of `rows_of`, with totals and FLOPs."""
     rows = rows_of(model)
-    total = Row("total", sum(r.tuned for r in rows), sum(r.frozen for r in rows), sum(r.frozen_bytes for r in rows))
-    lines = [f"{'part':<8}{'tuned':>15}{'frozen':>15}{'memory MiB':>13}"]
-    lines += [f"{r.part:<8}{r.tuned:>15,}{r.frozen:>15,}{r.memory / 2**20:>13,.1f}" for r in (*rows, total)]
+    total = Row("total", sum(r.trainable for r in rows), sum(r.frozen for r in rows), sum(r.frozen_bytes for r in rows))
+    lines = [f"{'part':<8}{'trainable':>15}{'frozen':>15}{'memory MiB':>13}"]
+    lines += [f"{r.part:<8}{r.trainable:>15,}{r.frozen:>15,}{r.memory / 2**20:>13,.1f}" for r in (*rows, total)]
     forward, backward = step_flops(model, inputs, batch_size, tokens)
-    share = total.tuned / (total.tuned + total.frozen)
+    share = total.trainable / (total.trainable + total.frozen)
     return "\n".join(
         [
             *lines,
-            f"tuned: {share:.3%} of the parameters; memory: weights, and for tuned ones gradients and AdamW's moments",
+            f"trainable: {share:.3%} of the parameters; memory: weights, and for trainable ones gradients and AdamW's moments",
             f"a step on {batch_size} x {tokens} tokens: {forward / 1e9:,.1f} GFLOPs forward, {backward / 1e9:,.1f} backward",
         ]
     )
@@ -116,7 +117,7 @@ class EmptyRun:
     """
 
     prepared: Prepared
-    core: Core
+    core: Backbone
     tuning: Tuning
     inputs: Input
     model: FPT
@@ -132,17 +133,17 @@ def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArgume
     """
     kind = MODELS[model_args.model]
     if not isinstance(kind, Frozen):
-        raise FPTError(f"--model {kind.name} has no frozen core; give fpt, full or lstm")
+        raise FPTError(f"--model {kind.name} has no frozen backbone; give fpt, full or lstm")
     kind.check(model_args)
     model_args = changed(model_args, **kind.fixed)
     tuning = tuning_of(model_args)
-    core = empty_core(spec_of(model_args, args.seed))
+    backbone = empty_backbone(spec_of(model_args, args.seed))
     prepared = prepare(TASKS[data.dataset], data, args.seed, print)
-    check_length(prepared, core)
-    inputs = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
-    model = empty_model(core, inputs, prepared.output, tuning)
+    check_length(prepared, backbone)
+    inputs = with_positions(prepared.input, backbone, model_args.input_positions, longest_sample(prepared))
+    model = empty_model(backbone, inputs, prepared.output, tuning)
     tokens = tokens_of_a_batch(prepared, args.per_device_batch_size)
-    return EmptyRun(prepared, core, tuning, inputs, model, tokens, model_args.activation_checkpointing)
+    return EmptyRun(prepared, backbone, tuning, inputs, model, tokens, model_args.activation_checkpointing)
 
 
 def inspect(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> str:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from transformers import PreTrainedConfig
 
 # Entries of a configuration that lead elsewhere: to code, other files and repositories, or to how transformers itself works.
-# Private ones and those that stand for methods are left out as well (see below). A core has no labels.
+# Private ones and those that stand for methods are left out as well (see below). A backbone has no labels.
 ELSEWHERE = {
     *("auto_map", "custom_pipelines", "custom_generate", "configuration_files", "transformers_weights", "adapter_config"),
     *("attn_implementation", "experts_implementation", "kernel_config", "use_kernels", "fusion_config", "distributed_config"),

@@ -89,7 +89,7 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
     precision = wanted_precision(mixed_precision)
     if deepspeed:
         need("deepspeed", "distributed_type: DEEPSPEED of the accelerate configuration")
-        # DeepSpeed would bring the tuned tensors to that precision as well; the model does it for the core alone.
+        # DeepSpeed would bring the trainable tensors to that precision as well; the model does it for the backbone alone.
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     try:
         accelerator = OwnAccelerator(mixed_precision="no" if deepspeed else precision, **options)
@@ -103,9 +103,9 @@ def make_accelerator(mixed_precision: str | None = None, **options: Any) -> Acce
     if deepspeed:
         from transformers.integrations import unset_hf_deepspeed_config
 
-        # Or transformers would spread a core while it loads. Each process loads the whole of it, so that it can be checked.
+        # Or transformers would spread a backbone while it loads. Each process loads the whole of it, so that it can be checked.
         unset_hf_deepspeed_config()
-    accelerator.core_precision = precision if deepspeed else "no"  # type: ignore[attr-defined]
+    accelerator.backbone_precision = precision if deepspeed else "no"  # type: ignore[attr-defined]
     return accelerator
 
 
@@ -140,16 +140,16 @@ def strategy(accelerator: Accelerator) -> str:
 
 
 def precision(accelerator: Accelerator) -> str:
-    """The precision that the core computes in: what an evaluation needs to give the same scores."""
-    return accelerator.mixed_precision if accelerator.core_precision == "no" else accelerator.core_precision  # type: ignore
+    """The precision that the backbone computes in: what an evaluation needs to give the same scores."""
+    return accelerator.mixed_precision if accelerator.backbone_precision == "no" else accelerator.backbone_precision  # type: ignore
 
 
 def prepare(
     accelerator: Accelerator, model: Any, optimizer: torch.optim.Optimizer, args: TrainArguments
 ) -> tuple[nn.Module, Any]:
     """Model and optimizer as the strategy runs them."""
-    if accelerator.core_precision != "no":  # type: ignore[attr-defined]
-        model.core_dtype = DTYPES[accelerator.core_precision]  # type: ignore[attr-defined]
+    if accelerator.backbone_precision != "no":  # type: ignore[attr-defined]
+        model.core_dtype = DTYPES[accelerator.backbone_precision]  # type: ignore[attr-defined]
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # What the configuration leaves to the command line ("auto").
         accelerator.deepspeed_plugin.deepspeed_config |= {
@@ -173,7 +173,7 @@ def changing(accelerator: Accelerator, parameters: Mapping[str, nn.Parameter]) -
 
 
 def optimizer_state(accelerator: Accelerator, optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
-    """Collective: AdamW's moments and step count of each tuned parameter, ``NAME.exp_avg`` and so on, whole, on the CPU.
+    """Collective: AdamW's moments and step count of each trainable parameter, ``NAME.exp_avg`` and so on, whole, on the CPU.
 
     The same tensors whatever the strategy, so a run can go on under another one.
     """

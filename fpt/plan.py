@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
-from fpt.backbones.base import Core, checkpoint_blocks
+from fpt.backbones.base import Backbone, checkpoint_blocks
 from fpt.checks import Range, check_known, check_ranges
 from fpt.cli import parse_training
 from fpt.errors import cli
@@ -106,14 +106,14 @@ class Model:
     """What the arithmetic needs to know of a model.
 
     Attributes:
-        frozen, tuned: bytes of the weights; tuned ones are fp32.
+        frozen, trainable: bytes of the weights; trainable ones are fp32.
         block: bytes of the largest block.
         activations: of a step.
         flops: of a step on one sample.
     """
 
     frozen: float
-    tuned: float
+    trainable: float
     block: float
     activations: Activations
     flops: float
@@ -124,14 +124,14 @@ class Model:
         def share(spread: bool, size: float) -> float:
             return size / devices if spread else size
 
-        weights = share(strategy.weights, self.frozen + self.tuned)
+        weights = share(strategy.weights, self.frozen + self.trainable)
         if strategy.weights:
             # The block at hand and the one that is fetched ahead are whole.
             weights = (0.0 if strategy.offload else weights) + 2 * self.block
         return {
             "weights": weights,
-            "gradients": share(strategy.gradients, self.tuned),
-            "optimizer": share(strategy.optimizer, 2 * self.tuned),
+            "gradients": share(strategy.gradients, self.trainable),
+            "optimizer": share(strategy.optimizer, 2 * self.trainable),
             "activations": self.activations.bytes(batch),
         }
 
@@ -144,10 +144,10 @@ class Model:
     def sent(self, strategy: Strategy, devices: int) -> float:
         """Bytes that a device sends in a step: gradients (twice their size), and with ZeRO-3 the weights, there and back."""
         part = (devices - 1) / devices
-        return part * (2 * self.tuned + (2 * (self.frozen + self.tuned) if strategy.weights else 0))
+        return part * (2 * self.trainable + (2 * (self.frozen + self.trainable) if strategy.weights else 0))
 
 
-def measure(model: FPT, inputs: Input, tokens: int, checkpointed: Core | None = None) -> Model:
+def measure(model: FPT, inputs: Input, tokens: int, checkpointed: Backbone | None = None) -> Model:
     """Describe a model from `fpt.inspect.empty_model`.
 
     Args:
@@ -162,21 +162,21 @@ def measure(model: FPT, inputs: Input, tokens: int, checkpointed: Core | None = 
     each = two[0] - one[0]
     return Model(
         frozen=sum(r.frozen_bytes for r in rows),
-        tuned=4.0 * sum(r.tuned for r in rows),
+        trainable=4.0 * sum(r.trainable for r in rows),
         block=max(sum(p.nbytes for p in block.parameters()) for block in blocks),
         activations=Activations(max(0.0, one[0] - each), each, two[1] - one[1]),
         flops=sum(step_flops(model, inputs, 1, tokens)),
     )
 
 
-def _recomputed(model: FPT, core: Core, inputs: Input, tokens: int) -> tuple[tuple[float, float], tuple[float, float]]:
+def _recomputed(model: FPT, backbone: Backbone, inputs: Input, tokens: int) -> tuple[tuple[float, float], tuple[float, float]]:
     """As `saved` of one and of two samples, with blocks that keep their inputs alone (arXiv 1604.06174).
 
     At its largest a step has the inputs of all blocks, all of the last block, which is not computed again, and of the one that is
     being computed again.
     """
     whole = [saved(model, inputs, batch, tokens) for batch in (1, 2)]
-    checkpoint_blocks(core)
+    checkpoint_blocks(backbone)
     kept = [saved(model, inputs, batch, tokens) for batch in (1, 2)]
     count = len(model.family.blocks(model.core)) - 1
     state = 4.0 * tokens * model.width
@@ -278,13 +278,13 @@ def advice(model: Model, best: Strategy | None, devices: int, batch: int) -> str
         return (
             f"No strategy has room for {batch} samples on a device: take a smaller --per_device_batch_size, or --core_dtype bf16."
         )
-    share = model.tuned / (model.tuned + model.frozen)
+    share = model.trainable / (model.trainable + model.frozen)
     lines = [f"Take accelerate_configs/{best.config}" + (f" with --num_processes {devices}" if devices > 1 else "") + "."]
     if devices > 1:
-        saved_bytes = (1 - 1 / devices) * 3 * model.tuned
+        saved_bytes = (1 - 1 / devices) * 3 * model.trainable
         lines.append(
             f"ZeRO-1 and ZeRO-2 spread gradients and optimizer state: {saved_bytes / 2**20:,.0f} MiB of a device here, as"
-            f" {share:.2%} of the weights are tuned" + (". They bring nothing." if saved_bytes < 0.02 * model.frozen else ".")
+            f" {share:.2%} of the weights are trainable" + (". They bring nothing." if saved_bytes < 0.02 * model.frozen else ".")
         )
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
-class CoreResult:
+class BackboneResult:
     """The backbone of a run; a random one has a seed."""
 
     name: str
@@ -84,7 +84,7 @@ class RunResults:
     primary_metric: str
     seed: Seed
     split: SplitResult
-    core: CoreResult
+    core: BackboneResult
     arguments: Arguments
     steps: Count
     wall_seconds: Seconds

@@ -67,7 +67,7 @@ def _task(data: DataArguments) -> Task | GeneratedTask | None:
 def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str]) -> Reasons:
     own = [name for name in as_dict(args) if name not in ("model", "model_options")]
     if not isinstance(model, Frozen):
-        reasons = {name: f"it is for a frozen core; --model {model.name} has none" for name in own if name in given}
+        reasons = {name: f"it is for a frozen backbone; --model {model.name} has none" for name in own if name in given}
         if "embedding_lr_scale" in given:
             reasons["embedding_lr_scale"] = f"--model {model.name} has no input embedding of its own rate"
         if args.model_options.get("ast_checkpoint"):
@@ -90,7 +90,7 @@ def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str])
 def _unread_by_backbone(name: str, given: Collection[str]) -> Reasons:
     reasons = {}
     if "backbone_seed" in given and not is_drawn(name):
-        reasons["backbone_seed"] = f"it is for random cores; --backbone {name} has weights"
+        reasons["backbone_seed"] = f"it is for random backbones; --backbone {name} has weights"
     path = Path(name).expanduser()
     shape = name.removeprefix(RANDOM)
     here = path.exists() or name.startswith(RUN) or path.suffix == ".gguf"

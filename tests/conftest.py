@@ -1,4 +1,4 @@
-"""Small data and small cores that the tests make themselves; real data only from $FPT_TEST_DATA."""
+"""Small data and small backbones that the tests make themselves; real data only from $FPT_TEST_DATA."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def write_tdc(folder: Path, rows: list[tuple[str, int]]) -> Path:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small pretrained-looking core of each family, with norms and biases that are not all ones and zeros."""
-    from test_cores import MODELS
+    """A small pretrained-looking backbone of each family, with norms and biases that are not all ones and zeros."""
+    from test_backbones import MODELS
 
     found = {}
     for name, (kind, config, options) in MODELS.items():
@@ -132,12 +132,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained-looking Llama core with a tokenizer: 3 layers of width 32."""
+    """A pretrained-looking Llama backbone with a tokenizer: 3 layers of width 32."""
     return make_llama(tmp_path_factory.mktemp("llama"))
 
 
 def make_llama(folder: Path, layers: int = 3, width: int = 32) -> Path:
-    """Write a Llama core of random weights with a tokenizer of characters; returns `folder`."""
+    """Write a Llama backbone of random weights with a tokenizer of characters; returns `folder`."""
     tokenizer = build_tokenizer(["".join(map(chr, range(33, 127)))], DataArguments(tokenizer="bpe", vocab_size=98), words=False)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
@@ -165,11 +165,11 @@ def gpt2_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def short_run(data_dir: Path, core: Path, output: Path):
+def short_run(data_dir: Path, backbone: Path, output: Path):
     """The three argument groups of a run of 12 steps."""
     return [
         DataArguments(data_dir=str(data_dir)),
-        ModelArguments(backbone=str(core)),
+        ModelArguments(backbone=str(backbone)),
         TrainArguments(
             output_dir=str(output), max_steps=12, eval_steps=4, warmup_steps=2, learning_rate=1e-2, max_grad_norm=1.0, dropout=0.1
         ),

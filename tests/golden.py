@@ -74,12 +74,14 @@ def cases(raw: Path) -> dict[str, tuple[str, Path | None, dict[str, Any], dict[s
     }
 
 
-def short(case: tuple[str, Path | None, dict[str, Any], dict[str, Any]], core: Path, output: Path, **more: Any) -> dict[str, Any]:
+def short(
+    case: tuple[str, Path | None, dict[str, Any], dict[str, Any]], backbone: Path, output: Path, **more: Any
+) -> dict[str, Any]:
     """Train a case; its results, or the summary of several runs."""
     dataset, data_dir, options, given = case
     groups: list[Any] = [
         DataArguments(dataset=dataset, data_dir=str(data_dir) if data_dir else None),
-        ModelArguments(backbone=str(core)),
+        ModelArguments(backbone=str(backbone)),
         TrainArguments(output_dir=str(output), max_steps=STEPS, eval_steps=1, warmup_steps=2, learning_rate=1e-2),
     ]
     groups[0].options = options
@@ -88,7 +90,7 @@ def short(case: tuple[str, Path | None, dict[str, Any], dict[str, Any]], core: P
     return run(*groups)
 
 
-def losses(core: Path, work: Path, names: Sequence[str] = (), steps: int = STEPS) -> dict[str, list[float]]:
+def losses(backbone: Path, work: Path, names: Sequence[str] = (), steps: int = STEPS) -> dict[str, list[float]]:
     """The loss of each step and the scores after it, in order, by case.
 
     The first three are the same for any number of `steps`: the schedule has not begun to fall.
@@ -98,7 +100,7 @@ def losses(core: Path, work: Path, names: Sequence[str] = (), steps: int = STEPS
     for name, case in cases(work / "raw").items():
         if names and name not in names:
             continue
-        short(case, core, work / name, max_steps=steps)
+        short(case, backbone, work / name, max_steps=steps)
         files = sorted((work / name).glob("**/results.json"))
         history = [one for file in files for one in json.loads(file.read_text(encoding="utf-8"))["history"]]
         found[name] = [v for one in history for v in (one["train_loss"], *one["valid"].values()) if v is not None]
@@ -107,19 +109,19 @@ def losses(core: Path, work: Path, names: Sequence[str] = (), steps: int = STEPS
 
 
 def write_files(work: Path) -> None:
-    """The fixtures, made in `work`: raw data and a core, finished runs, a stopped one with its state, the cache, predictions."""
+    """The fixtures, made in `work`: raw data, a backbone, finished runs, a stopped one with its state, the cache, predictions."""
     os.chdir(work)
     os.environ["FPT_HOME"] = str(work / "home")
-    core = Path("core")
-    make_llama(work / core, layers=1, width=16)
+    backbone = Path("core")
+    make_llama(work / backbone, layers=1, width=16)
     write_tdc(work / "raw", molecules()[:160])
     table = write_table(work / "mine.csv", own_rows(60))
     data = "cyp3a4", Path("raw"), {}, {}
     own = f"csv:{table.name}", None, {"input_column": "a,b", "label_column": "amount", "input_type": "numbers"}, {}
-    short(data, core, Path("molecules"), eval_steps=5)
-    short(own, core, Path("numbers"), eval_steps=5)
+    short(data, backbone, Path("molecules"), eval_steps=5)
+    short(own, backbone, Path("numbers"), eval_steps=5)
     short(data, Path("gpt2"), Path("mat"), model="mat", model_options=MAT, eval_steps=5)
-    short(data, core, Path("sweep"), learning_rates="1e-3,1e-2", eval_steps=5)
+    short(data, backbone, Path("sweep"), learning_rates="1e-3,1e-2", eval_steps=5)
     backward, calls = Accelerator.backward, itertools.count(1)
 
     def stop_at_step_10(self: Accelerator, loss: torch.Tensor, **more: Any) -> None:
@@ -128,7 +130,7 @@ def write_files(work: Path) -> None:
         backward(self, loss, **more)
 
     with mock.patch.object(Accelerator, "backward", stop_at_step_10):
-        short(data, core, Path("stopped"), eval_steps=5)
+        short(data, backbone, Path("stopped"), eval_steps=5)
     evaluate(EvaluateArguments(checkpoint="numbers", predict=table.name, output="predictions.csv"))
     for log in work.glob("**/lock"):
         log.unlink()
@@ -145,9 +147,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        core = make_llama(work / "llama")
+        backbone = make_llama(work / "llama")
         if sys.argv[1] == "losses":
-            Path(sys.argv[2]).write_text(json.dumps(losses(core, work), indent=1), encoding="utf-8")
+            Path(sys.argv[2]).write_text(json.dumps(losses(backbone, work), indent=1), encoding="utf-8")
             return
         write_files(work)
 

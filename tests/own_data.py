@@ -66,13 +66,13 @@ def values_of(found: Prepared, column: str = "values") -> dict[str, Any]:
     return {i: v for rows in found.splits.values() for i, v in zip(rows["id"], rows[column], strict=True)}
 
 
-def train(dataset: str, options: dict[str, Any], core: Path, output: Path, steps: int = 4, **changes: Any) -> dict[str, Any]:
+def train(dataset: str, options: dict[str, Any], backbone: Path, output: Path, steps: int = 4, **changes: Any) -> dict[str, Any]:
     """A short run; its results."""
     training = {f: changes.pop(f) for f in ("resume", "overwrite", "learning_rate", "eval_steps") if f in changes}
     training = {"eval_steps": steps, "warmup_steps": 1, "learning_rate": 1e-2, **training}
     return run(
         arguments(dataset, options, **changes),
-        ModelArguments(backbone=str(core)),
+        ModelArguments(backbone=str(backbone)),
         TrainArguments(output_dir=str(output), max_steps=steps, **training),
     )
 

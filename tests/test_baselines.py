@@ -226,7 +226,7 @@ def test_full_tunes_every_weight(data_dir: Path, llama_dir: Path, tmp_path: Path
     assert {"attn", "ff", "other"} <= {*results["tuning"]["parts"]}
 
 
-def test_lstm_is_tuned_as_a_whole(tmp_path: Path) -> None:
+def test_lstm_is_trained_as_a_whole(tmp_path: Path) -> None:
     data, made, training = groups("lstm", "bit-xor", tmp_path, tmp_path / "run", max_steps=6, eval_steps=6)
     data.data_dir = None
     results = run(data, made, training)
@@ -258,7 +258,7 @@ def test_a_baseline_goes_on_where_it_was_stopped(data_dir: Path, tmp_path: Path)
         ("morgan", "bit-xor", {}, "--model morgan reads molecules; bit-xor has no SMILES"),
         ("ast", "cyp3a4", {}, "--model ast reads log-mel spectrograms; cyp3a4 has none"),
         ("vit", "cyp3a4", {}, "--model vit reads pictures; cyp3a4 has none"),
-        ("mat", "cyp3a4", {"backbone": "smollm2"}, "--backbone is for a frozen core; --model mat has none"),
+        ("mat", "cyp3a4", {"backbone": "smollm2"}, "--backbone is for a frozen backbone; --model mat has none"),
         ("mat", "cyp3a4", {"options": {"mat_heads": 5}}, "--mat_heads 5 must divide --mat_width 32"),
         ("mat", "cyp3a4", {"tokenizer": "bpe"}, "--tokenizer bpe: cyp3a4 is made of numbers"),
         ("full", "cyp3a4", {"tune": "lora"}, "--model full stands for --tune full; leave --tune lora out"),

@@ -190,7 +190,7 @@ def test_inspect_and_plan_refuse_what_is_of_a_run(main: Any, name: str, words: s
     with pytest.raises(FPTError, match=rf"{words.split()[0]} is not read: nothing is trained here"):
         main()
     monkeypatch.setattr(sys, "argv", ["x", "--model", "mat"])
-    with pytest.raises(FPTError, match="--model mat has no frozen core"):
+    with pytest.raises(FPTError, match="--model mat has no frozen backbone"):
         main()
 
 

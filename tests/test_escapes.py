@@ -210,7 +210,7 @@ def test_no_field_changes_the_form_of_a_card(text: str) -> None:
 def test_the_table_of_an_experiment_shows_texts_as_they_are(text: str, tmp_path: Path) -> None:
     def written(text: str, folder: Path) -> str:
         row = Row(f"{text}name", {"backbone": text}, {"auroc": 0.5}, f"{text}source")
-        run = write_run(folder / "seed-1", {**results_of(("no", "yes"), 1), "core": {"name": f"{text}core"}})
+        run = write_run(folder / "seed-1", {**results_of(("no", "yes"), 1), "core": {"name": f"{text}backbone"}})
         cells = [Cell(row, 1, run, row.arguments)]
         return table(Experiment("e", f"{text}title", f"{text}small", ("auroc",), (row,)), cells, ["launch"])[0]
 

@@ -43,7 +43,7 @@ from fpt.training import run
 ROOT = Path(__file__).parent.parent
 
 
-def said(core: Path, **changes) -> dict:
+def said(backbone: Path, **changes) -> dict:
     """An experiment of two rows that takes seconds."""
     return {
         "title": "Halogens",
@@ -51,7 +51,7 @@ def said(core: Path, **changes) -> dict:
         "arguments": {"dataset": "cyp3a4", "split_seed": 1},
         "budgets": {"small": {"max_steps": 8, "eval_steps": 4, "learning_rate": 0.01}},
         "rows": [
-            {"name": "FPT", "arguments": {"backbone": str(core)}, "published": {"accuracy": 0.7}, "source": "a paper"},
+            {"name": "FPT", "arguments": {"backbone": str(backbone)}, "published": {"accuracy": 0.7}, "source": "a paper"},
             {"name": "ECFP4", "arguments": {"model": "morgan", "estimator": "linear"}},
         ],
         **changes,

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 import fpt
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
-from fpt.checkpoint import load_checkpoint, read_config, trained_core
+from fpt.checkpoint import load_checkpoint, read_config, trained_backbone
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
 from fpt.training import run
@@ -297,14 +297,14 @@ def test_a_chain_of_runs_has_an_end(good: Path, tmp_path: Path) -> None:
     with pytest.raises(FPTError, match="more than 8 runs start from one another's backbone"):
         load_checkpoint(tmp_path / "copy")
     with pytest.raises(FPTError, match="more than 8 runs"):
-        trained_core(str(tmp_path / "copy"), print)
+        trained_backbone(str(tmp_path / "copy"), print)
 
 
 def test_a_core_of_a_damaged_run(good: Path, tmp_path: Path) -> None:
     shutil.copytree(good / "run" / "checkpoint", tmp_path / "copy")
     (tmp_path / "copy" / "config.json").write_text("{}")
     with pytest.raises(FPTError, match="lacks task, input"):
-        trained_core(str(tmp_path / "copy"), print)
+        trained_backbone(str(tmp_path / "copy"), print)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_published_tokenizer_works_as_before(tmp_path: Path) -> None:
     assert encode_texts(TEXTS, open_tokenizer(folder, 30522), 999)[0] == [theirs.encode(text).ids for text in TEXTS]
     for name in ("vocab.txt", "tokenizer_config.json", "config.json"):  # the format from before tokenizer.json
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    old = find_tokenizer(tmp_path, 30522, of_core=True)
+    old = find_tokenizer(tmp_path, 30522, of_backbone=True)
     assert encode_texts(TEXTS, old, 999)[0] == [theirs.encode(text).ids for text in TEXTS]
 
 
@@ -139,8 +139,8 @@ def test_a_core_may_have_added_tokens_without_a_row(tmp_path: Path) -> None:
     write(tmp_path, {**plain(), "added_tokens": [added(95, "<pad>")]}, tokenizer_config={"pad_token": "<pad>"})
     with pytest.raises(FPTError, match="ids up to 95, and the embedding has 95 rows"):
         open_tokenizer(tmp_path, 95)
-    core = open_tokenizer(tmp_path, 95, of_core=True)
-    assert max(max(ids) for ids in encode_texts(["<pad>ab"], core, 99)[0]) < 95
+    backbone = open_tokenizer(tmp_path, 95, of_backbone=True)
+    assert max(max(ids) for ids in encode_texts(["<pad>ab"], backbone, 99)[0]) < 95
     assert vocabulary_size(open_tokenizer(tmp_path)) == 96
 
 

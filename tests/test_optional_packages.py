@@ -185,7 +185,7 @@ def _name(requirement: str) -> str:
 
 
 def test_every_import_is_a_dependency() -> None:
-    core = {_name(line) for line in PROJECT["dependencies"]}
+    backbone = {_name(line) for line in PROJECT["dependencies"]}
     extras = {name: {_name(line) for line in lines} for name, lines in PROJECT["optional-dependencies"].items()}
     distributions = packages_distributions()
     for path in sorted((ROOT / "fpt").rglob("*.py")):
@@ -194,7 +194,7 @@ def test_every_import_is_a_dependency() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             for name in {name.split(".")[0] for name in names} - {"fpt"} - sys.stdlib_module_names:
                 known = {found.lower().replace("_", "-") for found in distributions.get(name, [name])}
-                assert known & (extras[EXTRAS[name]] if name in EXTRAS else core), f"{path}: {name}"
+                assert known & (extras[EXTRAS[name]] if name in EXTRAS else backbone), f"{path}: {name}"
 
 
 def test_data_files_are_packaged() -> None:

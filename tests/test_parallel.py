@@ -62,16 +62,16 @@ def place(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Path:
     return folder
 
 
-def groups(folder: Path, core: Path, name: str, **changes):
-    found = short_run(folder / "raw", core, folder / name)
+def groups(folder: Path, backbone: Path, name: str, **changes):
+    found = short_run(folder / "raw", backbone, folder / name)
     for key, value in {"max_steps": 20, "eval_steps": 1, "save_steps": 10, "dropout": 0.0, **changes}.items():
         setattr(found[2], key, value)
     return found
 
 
-def arguments(folder: Path, core: Path, name: str, **changes) -> list[str]:
+def arguments(folder: Path, backbone: Path, name: str, **changes) -> list[str]:
     """The command line of `groups`."""
-    data, model, training = groups(folder, core, name, **changes)
+    data, model, training = groups(folder, backbone, name, **changes)
     names = ("max_steps", "eval_steps", "save_steps", "warmup_steps", "learning_rate", "max_grad_norm", "dropout")
     names = (*names, "per_device_batch_size", "resume", "keep_last")
     given = [word for n in names for word in (f"--{n}", str(getattr(training, n)))]
@@ -100,7 +100,7 @@ def test_every_strategy_has_the_losses_and_the_checkpoint_of_one_process(strateg
         assert metrics == pytest.approx(expected["metrics"][split], abs=1e-4)
     assert same_weights(place / strategy, place / "single", 1e-4)
     model, _, config = load_checkpoint(find_checkpoint(str(place / strategy)))
-    assert all(p.dtype == torch.float32 for p in model.tuned_parameters().values())
+    assert all(p.dtype == torch.float32 for p in model.trainable_parameters().values())
     sizes = [(find_checkpoint(str(place / n)) / "model.safetensors").stat().st_size for n in (strategy, "single")]
     assert sizes[0] == sizes[1]
     assert config.core == load_checkpoint(find_checkpoint(str(place / "single")))[2].core
@@ -157,7 +157,7 @@ def networks():
             subprocess.run(["ip", "netns", "del", host], capture_output=True)
 
 
-def two_machines(place: Path, core: Path, name: str, address: str, prefixes: list[list[str]], envs: list[dict]) -> list[str]:
+def two_machines(place: Path, backbone: Path, name: str, address: str, prefixes: list[list[str]], envs: list[dict]) -> list[str]:
     """Start a run as on two machines, and return what each printed."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/multi_node.yaml"]
     command += ["--num_processes", "2", "--main_process_ip", address, "--main_process_port", free_port()]
@@ -171,7 +171,7 @@ def two_machines(place: Path, core: Path, name: str, address: str, prefixes: lis
                 "--mixed_precision",
                 "no",
                 "train.py",
-                *arguments(place, core, name),
+                *arguments(place, backbone, name),
             ],
             cwd=ROOT,
             env={**environment(), **env},
@@ -273,11 +273,11 @@ def test_a_process_that_fails_ends_the_job_with_its_error_on_top(place: Path, ll
     assert errors[0] == "error: the machine of process 1 is on fire"
 
 
-def _train(folder: Path, core: Path, name: str, changes: dict) -> None:
+def _train(folder: Path, backbone: Path, name: str, changes: dict) -> None:
     torch.set_num_threads(1)
     os.environ["FPT_HOME"] = str(folder / "home")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    run(*groups(folder, core, name, **changes))
+    run(*groups(folder, backbone, name, **changes))
 
 
 def test_fifty_kills_lose_no_more_than_the_last_steps(place: Path, llama_dir: Path) -> None:

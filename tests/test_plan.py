@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments
-from fpt.backbones.base import CoreSpec
+from fpt.backbones.base import BackboneSpec
 from fpt.inputs import Patches
-from fpt.inspect import empty_core, empty_model, inspect
+from fpt.inspect import empty_backbone, empty_model, inspect
 from fpt.models.tuning import PRESETS, Tuning
 from fpt.outputs import Classes
 from fpt.plan import GIB, ONE, STRATEGIES, Activations, Model, PlanArguments, advice, measure, plan, saved, table
 
 ROOT = Path(__file__).parent.parent
 DDP, ZERO1, ZERO2, ZERO3, OFFLOADED = STRATEGIES
-# 8 GiB of frozen weights, 1 MiB tuned, blocks of 0.1 GiB, 0.5 GiB a sample.
+# 8 GiB of frozen weights, 1 MiB trainable, blocks of 0.1 GiB, 0.5 GiB a sample.
 MODEL = Model(8 * GIB, 2.0**20, 0.1 * GIB, Activations(0.0, 0.5 * GIB, 0.0), 1e12)
 
 
@@ -59,7 +59,7 @@ def test_what_zero_brings_to_a_frozen_core_is_said() -> None:
 
 
 def test_kept_tensors_are_counted_once_and_weights_are_not() -> None:
-    model = empty_model(empty_core(CoreSpec("random:gpt2", num_layers=2)), Patches(48), Classes(("a", "b")), Tuning())
+    model = empty_model(empty_backbone(BackboneSpec("random:gpt2", num_layers=2)), Patches(48), Classes(("a", "b")), Tuning())
     one, largest = saved(model, Patches(48), 4, 64)
     two, _ = saved(model, Patches(48), 8, 64)
     states = 4 * 64 * 768 * 4
@@ -67,8 +67,9 @@ def test_kept_tensors_are_counted_once_and_weights_are_not() -> None:
     assert largest == 4 * states
     # Of the first block ten times the size of its states; of the last one, which reads one token, a few.
     assert 13 * states < one < 16 * states
+    empty = empty_backbone(BackboneSpec("random:gpt2", num_layers=2))
     full, _ = saved(
-        empty_model(empty_core(CoreSpec("random:gpt2", num_layers=2)), Patches(48), Classes(("a", "b")), Tuning(PRESETS["all"])),
+        empty_model(empty, Patches(48), Classes(("a", "b")), Tuning(PRESETS["all"])),
         Patches(48), 4, 64,
     )  # fmt: skip
     assert full > one
@@ -77,7 +78,7 @@ def test_kept_tensors_are_counted_once_and_weights_are_not() -> None:
 def test_a_lower_precision_keeps_less() -> None:
     def total(dtype: str) -> float:
         model = empty_model(
-            empty_core(CoreSpec("random:gpt2", num_layers=3, dtype=dtype)), Patches(48), Classes(("a", "b")), Tuning()
+            empty_backbone(BackboneSpec("random:gpt2", num_layers=3, dtype=dtype)), Patches(48), Classes(("a", "b")), Tuning()
         )
         found = measure(model, Patches(48), 64)
         return sum(found.memory(ONE, 1, 16).values())
@@ -86,13 +87,13 @@ def test_a_lower_precision_keeps_less() -> None:
 
 
 def test_the_memory_of_a_step_is_as_planned() -> None:
-    from fpt.backbones.loading import load_core
+    from fpt.backbones.loading import load_backbone
     from fpt.models.fpt import build_model
 
     output, inputs = Classes(("a", "b")), Patches(48)
-    spec = CoreSpec("random:gpt2", num_layers=3, seed=0)
-    planned, _ = saved(empty_model(empty_core(spec), inputs, output, Tuning()), inputs, 4, 64)
-    model = build_model(load_core(spec), inputs, output).train()
+    spec = BackboneSpec("random:gpt2", num_layers=3, seed=0)
+    planned, _ = saved(empty_model(empty_backbone(spec), inputs, output, Tuning()), inputs, 4, 64)
+    model = build_model(load_backbone(spec), inputs, output).train()
     own = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -139,16 +140,16 @@ def test_blocks_that_are_computed_again_keep_less_and_take_longer() -> None:
     output, inputs = Classes(("a", "b")), Patches(48)
 
     def planned(checkpointed: bool):
-        core = empty_core(CoreSpec("random:gpt2", num_layers=6, seed=0))
-        model = empty_model(core, inputs, output, Tuning())
-        return measure(model, inputs, 64, core if checkpointed else None)
+        backbone = empty_backbone(BackboneSpec("random:gpt2", num_layers=6, seed=0))
+        model = empty_model(backbone, inputs, output, Tuning())
+        return measure(model, inputs, 64, backbone if checkpointed else None)
 
     whole, again = planned(False), planned(True)
     one_block = whole.activations.each / 6
     # The inputs of five blocks, the last block, and one that is computed again.
     assert 1.5 * one_block < again.activations.each < 3 * one_block
     assert 1.1 * whole.flops < again.flops < 1.6 * whole.flops
-    assert (again.frozen, again.tuned) == (whole.frozen, whole.tuned)
+    assert (again.frozen, again.trainable) == (whole.frozen, whole.trainable)
 
 
 def test_commands_read_activation_checkpointing_and_the_model(data_dir: Path, gpt2_dir: Path) -> None:
@@ -159,4 +160,4 @@ def test_commands_read_activation_checkpointing_and_the_model(data_dir: Path, gp
     ]
     assert plain != again
     full = inspect(data, ModelArguments(backbone=str(gpt2_dir), model="full"), TrainArguments())
-    assert "tuned: 100.000% of the parameters" in full
+    assert "trainable: 100.000% of the parameters" in full

@@ -25,8 +25,8 @@ from traps import AUTO, LEADS, publish, put_traps
 import fpt
 from fpt import pretrained
 from fpt.args import DataArguments, EvaluateArguments
-from fpt.backbones.base import CoreSpec
-from fpt.backbones.loading import core_config, load_core
+from fpt.backbones.base import BackboneSpec
+from fpt.backbones.loading import core_config, load_backbone
 from fpt.checkpoint import load_checkpoint
 from fpt.data.tokenizers import build_tokenizer
 from fpt.errors import FPTError
@@ -63,7 +63,7 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: HubServer) -> It
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> str:
-    return load_core(CoreSpec(str(llama_dir))).spec.sha256
+    return load_backbone(BackboneSpec(str(llama_dir))).spec.sha256
 
 
 @pytest.mark.parametrize("name", LEADS)
@@ -75,12 +75,12 @@ def test_a_folder_that_leads_elsewhere_is_the_model_that_it_is(
     put_traps(folder, tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **LEADS[name]}))
-    core = load_core(CoreSpec(str(folder)))
-    assert core.spec.sha256 == honest
-    assert core.tokenizer is not None and core.model.config._attn_implementation == "sdpa"
-    assert core.model.config.name_or_path != "evil/other" and not hasattr(core.model, "peft_config")
-    assert load_core(CoreSpec(f"random:{folder}")).hidden_size == core.hidden_size
-    assert pretrained.config_from_dict({**config, **LEADS[name]}).hidden_size == core.hidden_size
+    backbone = load_backbone(BackboneSpec(str(folder)))
+    assert backbone.spec.sha256 == honest
+    assert backbone.tokenizer is not None and backbone.model.config._attn_implementation == "sdpa"
+    assert backbone.model.config.name_or_path != "evil/other" and not hasattr(backbone.model, "peft_config")
+    assert load_backbone(BackboneSpec(f"random:{folder}")).hidden_size == backbone.hidden_size
+    assert pretrained.config_from_dict({**config, **LEADS[name]}).hidden_size == backbone.hidden_size
     assert here.asked == []
 
 
@@ -107,7 +107,7 @@ def test_a_configuration_that_can_not_be_is_one_line(
     config = json.loads((tmp_path / "core" / "config.json").read_text())
     (tmp_path / "core" / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(FPTError, match=message) as error:
-        load_core(CoreSpec(str(tmp_path / "core")))
+        load_backbone(BackboneSpec(str(tmp_path / "core")))
     assert "\n" not in str(error.value)
     assert here.asked == []
 
@@ -115,7 +115,7 @@ def test_a_configuration_that_can_not_be_is_one_line(
 def test_an_adapter_alone_does_not_bring_its_base(llama_dir: Path, tmp_path: Path, trap: list[str], here: HubServer) -> None:
     put_traps(tmp_path, tmp_path)
     with pytest.raises(FPTError, match="can't be loaded"):
-        load_core(CoreSpec(str(tmp_path)))
+        load_backbone(BackboneSpec(str(tmp_path)))
     assert here.asked == []
 
 
@@ -126,13 +126,13 @@ def test_weights_are_files_beside_their_list(llama_dir: Path, tmp_path: Path, tr
     for listed in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), "pytorch_model.bin", 5):
         (tmp_path / "core" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, listed)}))
         with pytest.raises(FPTError, match="not the name of a safetensors file"):
-            load_core(CoreSpec(str(tmp_path / "core")))
+            load_backbone(BackboneSpec(str(tmp_path / "core")))
     half = len(names) // 2
     shards = {n: f"model-0000{1 + (i >= half)}-of-00002.safetensors" for i, n in enumerate(names)}
     for shard in set(shards.values()):
         save_file({n: t for n, t in names.items() if shards[n] == shard}, tmp_path / "core" / shard, metadata={"format": "pt"})
     (tmp_path / "core" / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
-    assert load_core(CoreSpec(str(tmp_path / "core"))).spec.sha256 == honest
+    assert load_backbone(BackboneSpec(str(tmp_path / "core"))).spec.sha256 == honest
 
 
 def test_of_a_repository_only_its_named_files_are_fetched_and_that_is_said_before(
@@ -147,16 +147,16 @@ def test_of_a_repository_only_its_named_files_are_fetched_and_that_is_said_befor
     announce = pretrained.announce
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained, "announce", lambda *a: (said_first.append(list(here.asked)), announce(*a)))
-        core = load_core(CoreSpec("someone/core"))
-    assert (core.spec.sha256, core.spec.revision, core.spec.hub_id) == (honest, "c" * 40, "someone/core")
-    assert core.tokenizer is not None
+        backbone = load_backbone(BackboneSpec("someone/core"))
+    assert (backbone.spec.sha256, backbone.spec.revision, backbone.spec.hub_id) == (honest, "c" * 40, "someone/core")
+    assert backbone.tokenizer is not None
     assert said_first == [[]] and here.asked
     assert "Hub: fetching someone/core, revision main\n" in capsys.readouterr().err
     # The other one is a list that huggingface_hub itself asks for, once a day.
     assert {line for line in here.asked if "/someone/core" not in line} <= {"GET /api/agent-harnesses"}
     fetched = {line.split("/")[-1].split("?")[0] for line in here.asked if "/resolve/" in line}
     assert fetched == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    load_core(CoreSpec("someone/core", "c" * 40))
+    load_backbone(BackboneSpec("someone/core", "c" * 40))
     assert f"revision {'c' * 40}\n" in capsys.readouterr().err
 
 
@@ -168,7 +168,7 @@ def test_a_repository_of_pickles_is_refused_and_no_bot_is_asked(
     (tmp_path / "core" / "model.safetensors").unlink()
     publish(here, "someone/pickles", tmp_path / "core", "d" * 40)
     with pytest.raises(FPTError, match="pickled weights are not read"):
-        load_core(CoreSpec("someone/pickles"))
+        load_backbone(BackboneSpec("someone/pickles"))
     assert {line for line in here.asked if "/someone/pickles" not in line} <= {"GET /api/agent-harnesses"}
     assert not any("pytorch_model" in line for line in here.asked)
 
@@ -262,7 +262,7 @@ def test_a_trained_ast_has_a_new_readout_and_no_other_new_weight(tmp_path: Path,
 
 def test_building_leaves_nothing_behind(llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    config = core_config(CoreSpec(f"random:{llama_dir}"))
+    config = core_config(BackboneSpec(f"random:{llama_dir}"))
     model = pretrained.build(AutoModel, config)
     found = pretrained.open_model(pretrained.fetch(llama_dir), AutoModel)
     assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in found.named_parameters()}

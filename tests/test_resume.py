@@ -204,8 +204,8 @@ INFO = {
     "no data key": (lambda i: i.pop("data_key"), "has no data_key"),
     "schedule elsewhere": (lambda i: i["schedule"].update(last_epoch=3), "the schedule is at step 3"),
     "no rates": (lambda i: i["schedule"].pop("_last_lr"), "no learning rates"),
-    "core without a hash": (lambda i: i["core"].pop("sha256"), "core has no sha256|sha256"),
-    "core in words": (lambda i: i.update(core="gpt2"), "core"),
+    "backbone without a hash": (lambda i: i["core"].pop("sha256"), "backbone has no sha256|sha256"),
+    "backbone in words": (lambda i: i.update(core="gpt2"), "core"),
 }
 TENSORS = {
     "no losses": (lambda t: t.pop("process.0.losses"), "no losses of process 0"),
@@ -233,7 +233,7 @@ def test_a_state_that_can_not_be_used_is_named_and_the_one_before_is_taken(case,
     assert "step-00000004, is used" in out and "going on from step 4" in out
     # Without that one, nothing is begun again.
     shutil.rmtree(stopped / "state" / "step-00000004")
-    monkeypatch.setattr("fpt.backbones.loading.load_core", lambda *a: pytest.fail("the backbone was loaded"))
+    monkeypatch.setattr("fpt.backbones.loading.load_backbone", lambda *a: pytest.fail("the backbone was loaded"))
     refused(go_on, f"no state in .*state can be used: step-00000008: .*({words}).* or start again with --overwrite", monkeypatch)
     assert (stopped / LAST).is_dir() and (stopped / "checkpoint").is_dir()
 
@@ -296,7 +296,7 @@ def damage(folder: Path) -> None:
 )
 def test_the_best_checkpoint_is_checked_at_the_start(change, words, go_on, stopped: Path, monkeypatch) -> None:
     change(stopped / "checkpoint")
-    monkeypatch.setattr("fpt.backbones.loading.load_core", lambda *a: pytest.fail("the backbone was loaded"))
+    monkeypatch.setattr("fpt.backbones.loading.load_backbone", lambda *a: pytest.fail("the backbone was loaded"))
     refused(go_on, words, monkeypatch)
 
 

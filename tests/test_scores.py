@@ -169,8 +169,8 @@ def test_coarser_weights_have_a_coarser_resolution() -> None:
     assert fine == 1e-5
     assert coarse == 2e-2
     assert resolution_of(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).half()), accelerator) == 2.5e-3
-    core_only = SimpleNamespace(mixed_precision="no", core_precision="bf16", device=torch.device("cpu"))
-    assert resolution_of(nn.Linear(2, 2), core_only) == coarse  # type: ignore[arg-type]
+    backbone_only = SimpleNamespace(mixed_precision="no", backbone_precision="bf16", device=torch.device("cpu"))
+    assert resolution_of(nn.Linear(2, 2), backbone_only) == coarse  # type: ignore[arg-type]
 
 
 # Which is better, and how it is printed.

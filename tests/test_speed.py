@@ -15,11 +15,11 @@ from test_together import Alone, batch, logits_of, models
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fpt.backbones.base import Core, CoreSpec, Family
+from fpt.backbones.base import Backbone, BackboneSpec, Family
 from fpt.data.batches import LengthGroupedBatchSampler, padding_waste, random_batches
 from fpt.flops import matmul_peak, on_meta, step_flops
 from fpt.inputs import Patches, Tokens
-from fpt.inspect import empty_core, empty_model
+from fpt.inspect import empty_backbone, empty_model
 from fpt.models.fpt import FPT
 from fpt.models.tuning import Tuning
 from fpt.outputs import Classes
@@ -43,9 +43,9 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def shape(name: str, tuning: Tuning | None = None) -> tuple[Core, FPT]:
-    core = empty_core(CoreSpec(f"random:{name}", seed=1))
-    return core, empty_model(core, Patches(48), TEN, tuning or Tuning())
+def shape(name: str, tuning: Tuning | None = None) -> tuple[Backbone, FPT]:
+    backbone = empty_backbone(BackboneSpec(f"random:{name}", seed=1))
+    return backbone, empty_model(backbone, Patches(48), TEN, tuning or Tuning())
 
 
 def test_the_last_block_computes_what_is_read_and_no_more() -> None:
@@ -73,10 +73,10 @@ def test_grouping_by_length_leaves_little_padding() -> None:
 
 def test_what_a_block_keeps_for_the_way_back() -> None:
     """In numbers a token and unit of width; GELU in eight operations would keep 28 more."""
-    core, model = shape("gpt2")
-    tokens, width = 64, core.hidden_size
+    backbone, model = shape("gpt2")
+    tokens, width = 64, backbone.hidden_size
     one, two = (saved(model, Patches(48), rows, tokens)[0] for rows in (1, 2))
-    blocks = len(core.family.blocks(core.model)) - 1
+    blocks = len(backbone.family.blocks(backbone.model)) - 1
     kept = (two - one) / (4 * tokens * width * blocks)
     # Two norms' inputs, queries, keys, values and their sum, and four times the width before the GELU.
     assert kept == pytest.approx(2 + 4 + 4, abs=0.6)
@@ -85,9 +85,9 @@ def test_what_a_block_keeps_for_the_way_back() -> None:
 def test_recomputing_keeps_the_states_between_blocks_alone() -> None:
     from fpt.backbones.base import checkpoint_blocks
 
-    core, model = shape("gpt2")
+    backbone, model = shape("gpt2")
     before = saved(model, Patches(48), 2, 64)[0]
-    checkpoint_blocks(core)
+    checkpoint_blocks(backbone)
     after = saved(model, Patches(48), 2, 64)[0]
     assert after < before / 4
 

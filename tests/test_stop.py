@@ -81,9 +81,9 @@ def test_ctrl_c_is_left_alone_where_it_is_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def launched(tmp_path: Path, core: Path, config: str, processes: int) -> subprocess.Popen:
+def launched(tmp_path: Path, backbone: Path, config: str, processes: int) -> subprocess.Popen:
     """A long run under `fpt.launch`, in a session of its own."""
-    data, model, training = short_run(write_tdc(tmp_path / "raw", molecules()), core, tmp_path / "run")
+    data, model, training = short_run(write_tdc(tmp_path / "raw", molecules()), backbone, tmp_path / "run")
     command = [sys.executable, "-m", "fpt.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
     command += ["--num_processes", str(processes), "--main_process_port", "0", "train.py"]
     command += ["--data_dir", data.data_dir, "--backbone", model.backbone, "--output_dir", training.output_dir]

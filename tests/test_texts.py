@@ -15,8 +15,8 @@ from rdkit import Chem
 from transformers import AutoTokenizer
 
 from fpt.args import DataArguments, changed
-from fpt.backbones.base import CoreSpec
-from fpt.backbones.loading import load_core
+from fpt.backbones.base import BackboneSpec
+from fpt.backbones.loading import load_backbone
 from fpt.data.cache import prepare
 from fpt.data.tokenizers import BOS, EOS, SPECIAL, build_tokenizer, encode_texts, unknown_id
 from fpt.errors import FPTError
@@ -320,14 +320,14 @@ def test_a_token_that_is_also_the_end_of_text_is_not_unknown() -> None:
 
 def test_a_token_of_bytes_starts_at_the_embedding_of_its_text(llama_dir: Path) -> None:
     tokenizer = build_tokenizer(["so good", "too good", "日"], BPE)
-    core = load_core(CoreSpec(str(llama_dir)))
-    table, index = core.token_embedding.float(), core.tokenizer.get_vocab()
+    backbone = load_backbone(BackboneSpec(str(llama_dir)))
+    table, index = backbone.token_embedding.float(), backbone.tokenizer.get_vocab()
 
     def start(token: str) -> torch.Tensor:
-        return _meaning(token, tokenizer, core.tokenizer, table)
+        return _meaning(token, tokenizer, backbone.tokenizer, table)
 
     assert torch.allclose(start("g"), table[index["g"]])
-    written = core.tokenizer(" good", add_special_tokens=False)["input_ids"]
+    written = backbone.tokenizer(" good", add_special_tokens=False)["input_ids"]
     assert torch.allclose(start("Ġgood"), table[written].mean(0))
     # A byte of a character has no text.
     assert torch.allclose(start("æ"), table.mean(0))

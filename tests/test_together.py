@@ -1,4 +1,4 @@
-"""Runs side by side on one core: each as it would be alone, and none disturbs another."""
+"""Runs side by side on one backbone: each as it would be alone, and none disturbs another."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from test_cores import MODELS
+from test_backbones import MODELS
 
 from fpt.args import EvaluateArguments, ModelArguments
-from fpt.backbones.base import CoreSpec
-from fpt.backbones.loading import load_core
+from fpt.backbones.base import BackboneSpec
+from fpt.backbones.loading import load_backbone
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files import sha256_file
@@ -29,15 +29,15 @@ from fpt.training.summary import best_rate
 
 
 def models(name: str, inputs, tune: str = "fpt", count: int = 3, output=None, dtype: str = "fp32"):
-    """Models that share the frozen parts of a small core."""
+    """Models that share the frozen parts of a small backbone."""
     tuning = Tuning(parse_parts(tune))
-    core = load_core(CoreSpec(name, dtype=dtype, seed=1, num_layers=2), keep_fp32=tuning.parts)
+    backbone = load_backbone(BackboneSpec(name, dtype=dtype, seed=1, num_layers=2), keep_fp32=tuning.parts)
     made = []
-    for seed, own in enumerate([core, *(core.twin(tuning.parts) for _ in range(count - 1))]):
+    for seed, own in enumerate([backbone, *(backbone.twin(tuning.parts) for _ in range(count - 1))]):
         torch.manual_seed(seed)
         model = build_model(own, inputs, output or Classes(("a", "b", "c")), tuning)
         init_input(model, own, None)
-        for parameter in model.tuned_parameters().values():
+        for parameter in model.trainable_parameters().values():
             parameter.data += 0.1 * torch.randn_like(parameter)  # norms and positions of their own
         made.append(model.eval())
     return made
@@ -80,7 +80,7 @@ CASES = [
 ]
 # Batches of other lengths and sizes, as the runs' own orders give them, and all of one shape.
 RAGGED, EVEN = [(4, 9), (3, 7), (4, 8)], [(4, 9)] * 3
-# Cores whose blocks do not take several batches, or only short ones.
+# Backbones whose blocks do not take several batches, or only short ones.
 TURNS = ("longformer", "t5", "vit", "lstm", "mistral-window")
 
 
@@ -94,7 +94,7 @@ def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype,
     batches = [batch(inputs, rows, tokens, seed) for seed, (rows, tokens) in enumerate(shapes)]
     logits_of(forward, loops, batches)  # the first time it is checked
     for model in (together, *made):
-        model.eval()  # cores have dropout of their own
+        model.eval()  # backbones have dropout of their own
     parts = list(forward(loops, batches))
     assert len(parts) == (3 if name in TURNS else 1)
     assert bool(told) == (name in TURNS and name != "mistral-window")
@@ -108,12 +108,12 @@ def test_logits_and_gradients_are_those_of_each_alone(name, inputs, tune, dtype,
     if dtype != "fp32":
         return
     sum(logits.square().mean() for logits in found).backward()
-    joint = [{n: p.grad.clone() for n, p in model.tuned_parameters().items() if p.grad is not None} for model in made]
+    joint = [{n: p.grad.clone() for n, p in model.trainable_parameters().items() if p.grad is not None} for model in made]
     for model in made:
         model.zero_grad()
     sum(logits.square().mean() for logits in expected).backward()
     for gradients, model in zip(joint, made, strict=True):
-        for parameter_name, parameter in model.tuned_parameters().items():
+        for parameter_name, parameter in model.trainable_parameters().items():
             if parameter.grad is not None:
                 torch.testing.assert_close(gradients[parameter_name], parameter.grad, atol=1e-5, rtol=1e-3)
 
@@ -158,8 +158,8 @@ def test_the_frozen_core_is_there_once(llama_dir: Path) -> None:
     made = models(str(llama_dir), Tokens(20, 0), count=5)
     tensors = {p.data_ptr(): p.numel() for model in made for p in model.parameters()}
     one = sum(p.numel() for p in made[0].parameters())
-    tuned = sum(p.numel() for p in made[0].tuned_parameters().values())
-    assert sum(tensors.values()) == one + 4 * tuned
+    trainable = sum(p.numel() for p in made[0].trainable_parameters().values())
+    assert sum(tensors.values()) == one + 4 * trainable
     before = len(tensors)
     together = Together(made)
     assert len({p.data_ptr() for p in together.parameters()} - set(tensors)) <= 10  # the ones that norms are multiplied by
@@ -276,7 +276,7 @@ def test_a_folder_that_holds_one_of_the_runs_is_refused(settings, tmp_path: Path
         ({"seeds": "1,1"}, "names a number twice"),
         ({"learning_rates": "1e-3,0"}, "must all be above 0"),
         ({"seeds": "1,2", "push_to_hub": "user/name"}, "push the one you want"),
-        ({"seeds": "1,2", "model": "mat"}, "are for tunings of one frozen core"),
+        ({"seeds": "1,2", "model": "mat"}, "are for tunings of one frozen backbone"),
         ({"seeds": "1,2", "model": "morgan"}, "fitted at once"),
     ],
 )

@@ -161,11 +161,11 @@ def test_early_stopping_counts_evaluations_without_gain(settings, monkeypatch) -
 
 
 def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(settings, tmp_path: Path) -> None:
-    def tuned(name: str, seed: int) -> str:
+    def trainable(name: str, seed: int) -> str:
         run(*settings(output_dir=str(tmp_path / name), seed=seed, split_seed=1))
         return sha256_file(tmp_path / name / "checkpoint" / "model.safetensors")
 
-    assert tuned("a", 1) == tuned("b", 1) != tuned("c", 2)
+    assert trainable("a", 1) == trainable("b", 1) != trainable("c", 2)
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 2}, {"augment": 3, "per_device_batch_size": 64}])
@@ -251,7 +251,7 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     assert config["output"]["label_names"] == ["non-inhibitor", "inhibitor"]
     assert config["core"]["sha256"]
     card = (folder / "README.md").read_text()
-    # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the core's is needed.
+    # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the backbone's is needed.
     told = {**config, "core": {}}
     assert str(finished.parent) not in json.dumps(told)
     assert card.startswith("---\nlibrary_name: fpt\n")
@@ -280,11 +280,11 @@ def test_scores_do_not_depend_on_the_batch_size(finished: Path) -> None:
 
 def test_save_full_needs_no_core(settings, tmp_path: Path, monkeypatch) -> None:
     run(*settings(save_full=True))
-    tuned, tokenizer, _ = load_checkpoint(tmp_path / "run" / "checkpoint")
-    monkeypatch.setattr("fpt.checkpoint.load.load_core", lambda *a: pytest.fail("the core was loaded"))
+    trainable, tokenizer, _ = load_checkpoint(tmp_path / "run" / "checkpoint")
+    monkeypatch.setattr("fpt.checkpoint.load.load_backbone", lambda *a: pytest.fail("the backbone was loaded"))
     full, _, _ = load_checkpoint(tmp_path / "run" / "full")
     ids = torch.randint(0, len(tokenizer), (2, 9))
-    assert torch.equal(tuned(ids, torch.ones_like(ids)), full(ids, torch.ones_like(ids)))
+    assert torch.equal(trainable(ids, torch.ones_like(ids)), full(ids, torch.ones_like(ids)))
 
 
 def test_predict_keeps_every_row_and_says_what_could_not_be_read(finished: Path, tmp_path: Path) -> None:
@@ -393,13 +393,13 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(finished: Path, damage, mes
     assert "\n" not in str(error.value)
 
 
-def rewrite(folder: Path, tensors: dict[str, torch.Tensor] | None = None, **core) -> None:
+def rewrite(folder: Path, tensors: dict[str, torch.Tensor] | None = None, **backbone) -> None:
     """Change a checkpoint and make its hashes agree, as somebody who builds one by hand would."""
     config = json.loads((folder / "config.json").read_text())
     if tensors is not None:
         save_file(tensors, folder / "model.safetensors")
         config["model_sha256"] = sha256_file(folder / "model.safetensors")
-    config["core"] |= core
+    config["core"] |= backbone
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -407,13 +407,13 @@ def test_a_checkpoint_of_another_core_or_shape_is_refused(finished: Path, gpt2_d
     folder = finished / "checkpoint"
     tensors = load_file(folder / "model.safetensors")
     rewrite(folder, {**tensors, "core.norm.weight": torch.ones(5)})
-    with pytest.raises(FPTError, match=r"core.norm.weight has shape \(5,\), this core needs \(32,\)"):
+    with pytest.raises(FPTError, match=r"core.norm.weight has shape \(5,\), this backbone needs \(32,\)"):
         evaluate(finished)
     rewrite(folder, {n: t for n, t in tensors.items() if n != "readout.bias"})
-    with pytest.raises(FPTError, match=r"lacks 1 tensors of this core, the first one readout\.bias"):
+    with pytest.raises(FPTError, match=r"lacks 1 tensors of this backbone, the first one readout\.bias"):
         evaluate(finished)
     rewrite(folder, tensors, name=str(gpt2_dir), num_layers=2)
-    with pytest.raises(FPTError, match=r"gpt2.* lacks \d+ tensors of this core"):
+    with pytest.raises(FPTError, match=r"gpt2.* lacks \d+ tensors of this backbone"):
         evaluate(finished)
 
 

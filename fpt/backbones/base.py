@@ -1,10 +1,10 @@
 """Backbones: one file a family of architectures.
 
-A new family is one new file here that registers an instance of `Family`; a core is named by ``--backbone``:
+A new family is one new file here that registers an instance of `Family`; a backbone is named by ``--backbone``:
 
 * a registered name (``gpt2``, ``smollm2``, ``bert``, ``vit``, ``lstm``, ...),
 * ``random:NAME``: the same shape with random weights drawn from ``--backbone_seed``,
-* ``run:DIR``: the core as an earlier run of ``train.py`` left it,
+* ``run:DIR``: the backbone as an earlier run of ``train.py`` left it,
 * a folder, a ``.gguf`` file or a Hub id of any model that transformers knows.
 """
 
@@ -31,21 +31,21 @@ RANDOM, RUN = "random:", "run:"
 # No backbone has more blocks.
 MOST_LAYERS = 2_000
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Parts of a core: norms, positions, attention, feed-forward, and the rest.
+# Parts of a backbone: norms, positions, attention, feed-forward, and the rest.
 CORE_PARTS = ("ln", "pos", "attn", "ff", "other")
 # These few stay in fp32 whatever --core_dtype says: most runs tune them.
 SMALL_PARTS = ("ln", "pos")
 
 
 @dataclass
-class CoreSpec:
-    """All that is needed to get the same core again.
+class BackboneSpec:
+    """All that is needed to get the same backbone again.
 
     Attributes:
         name: what ``--backbone`` was given.
-        hub_id: the Hub's page of the core, where there is one.
+        hub_id: the Hub's page of the backbone, where there is one.
         revision: commit of the Hub repository or release of the package that the weights are from.
-        seed: of a random core, None for a pretrained one.
+        seed: of a random backbone, None for a pretrained one.
         num_layers: the first layers that are used.
         dtype: precision that the frozen weights are kept in.
         sha256: hash of all weights in fp32, before any tuning (see `Weights`).
@@ -70,33 +70,33 @@ class CoreSpec:
 
 
 @dataclass
-class Core:
-    """A core in memory.
+class Backbone:
+    """A backbone in memory.
 
     Attributes:
         model: the blocks, without an input table; see `Family.states`.
         family: knows its parts and how to run it.
-        token_embedding: (vocabulary, hidden) the core's own input table, taken out of the model; None where it has none.
-        tokenizer: of that table, or None when there is none (random cores, a folder without one).
-        input_std: standard deviation of the states that the core expects as inputs.
+        token_embedding: (vocabulary, hidden) the backbone's own input table, taken out of the model; None where it has none.
+        tokenizer: of that table, or None when there is none (random backbones, a folder without one).
+        input_std: standard deviation of the states that the backbone expects as inputs.
     """
 
     model: PreTrainedModel
     family: Family
-    spec: CoreSpec
+    spec: BackboneSpec
     token_embedding: torch.Tensor | None
     tokenizer: PreTrainedTokenizerBase | None
     input_std: float
 
     @property
     def hidden_size(self) -> int:
-        """Width of the core's states."""
+        """Width of the backbone's states."""
         return self.model.config.hidden_size
 
-    def twin(self, tuned: Collection[str]) -> Core:
-        """The same core with copies of the parts that will be tuned; what stays frozen is shared."""
+    def twin(self, trainable: Collection[str]) -> Backbone:
+        """The same backbone with copies of the parts that will be trained; what stays frozen is shared."""
         parts = self.family.parts(self.model)
-        shared = {id(parameter): parameter for name, parameter in self.model.named_parameters() if parts[name] not in tuned}
+        shared = {id(parameter): parameter for name, parameter in self.model.named_parameters() if parts[name] not in trainable}
         return replace(self, model=copy.deepcopy(self.model, memo=dict(shared)))
 
 
@@ -107,11 +107,11 @@ class Family:
 
     Attributes:
         model_types: the ``model_type`` of the configurations that it serves.
-        hub_ids: short name -> Hub id of the cores that go by a name.
+        hub_ids: short name -> Hub id of the backbones that go by a name.
         model_class: the class of transformers that builds it.
         model_options: extra arguments of that class.
         position_names, attention_names, feed_forward_names: parts of parameter names that say what a parameter is.
-        pretrained: whether its named cores have weights to load; those of others are drawn from the seed.
+        pretrained: whether its named backbones have weights to load; those of others are drawn from the seed.
     """
 
     model_types: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ class Family:
         return isinstance(try_to_load_from_cache(self.hub_ids[name], "config.json"), str)
 
     def random_config(self, name: str) -> PreTrainedConfig:
-        """Configuration of the registered core `name`, without the network."""
+        """Configuration of the registered backbone `name`, without the network."""
         raise FPTError(f"{RANDOM}{name}: there is no built-in configuration of {name!r}; give a folder or Hub id instead")
 
     def build(self, config: PreTrainedConfig) -> PreTrainedModel:
@@ -150,7 +150,7 @@ class Family:
         return self.hub_ids[name], revision
 
     def parts(self, model: Any) -> dict[str, str]:
-        """The part, one of `CORE_PARTS`, of each of the core's parameters by name."""
+        """The part, one of `CORE_PARTS`, of each of the backbone's parameters by name."""
         norms = {prefix for prefix, module in model.named_modules() if is_norm(module)}
 
         def part(name: str) -> str:
@@ -186,14 +186,14 @@ class Family:
     def take_table(self, model: Any) -> torch.Tensor | None:
         """Take what is not used out of `model`: its input table, which is returned.
 
-        Inputs come through the tuned embedding, and a vocabulary is large.
+        Inputs come through the trainable embedding, and a vocabulary is large.
         """
         table = model.get_input_embeddings().weight.detach()
         model.set_input_embeddings(None)
         return table
 
     def input_std(self, model: Any, table: torch.Tensor | None) -> float:
-        """Standard deviation of the states that the core expects as inputs."""
+        """Standard deviation of the states that the backbone expects as inputs."""
         return float(table.float().std()) if table is not None else 0.02
 
     def max_tokens(self, config: PreTrainedConfig) -> int | None:
@@ -201,7 +201,7 @@ class Family:
         return None
 
     def states(self, model: Any, embeds: torch.Tensor, attention_mask: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        """Run the core.
+        """Run the backbone.
 
         Args:
             embeds: (batch, tokens, hidden) inputs, padded on the right.
@@ -217,17 +217,17 @@ class Family:
     def _block_list(self, model: Any) -> tuple[nn.Module, str]:
         lists = [(len(m), n) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
         if not lists:
-            raise FPTError(f"{type(model).__name__} has no list of blocks; it can't be a core")
+            raise FPTError(f"{type(model).__name__} has no list of blocks; it can't be a backbone")
         parent, _, attribute = max(lists)[1].rpartition(".")
         return model.get_submodule(parent), attribute
 
 
-def checkpoint_blocks(core: Core) -> None:
-    """Let the blocks of `core` keep their inputs alone for the backward pass, and compute the rest again (arXiv 1604.06174).
+def checkpoint_blocks(backbone: Backbone) -> None:
+    """Let the blocks of `backbone` keep their inputs alone for the backward pass, and compute the rest again (arXiv 1604.06174).
 
     The last block is left as it is: the backward pass begins there.
     """
-    for block in core.family.blocks(core.model)[:-1]:
+    for block in backbone.family.blocks(backbone.model)[:-1]:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
@@ -253,12 +253,12 @@ FAMILIES: Registry[Family] = Registry("backbone family", "fpt.backbones")
 
 
 def backbone_names() -> dict[str, Family]:
-    """Every registered core name, with its family."""
+    """Every registered backbone name, with its family."""
     return {name: FAMILIES[key] for key in FAMILIES for name in FAMILIES[key].names()}
 
 
-def cores_here() -> list[str]:
-    """Names of the cores that need no network on this machine."""
+def backbones_here() -> list[str]:
+    """Names of the backbones that need no network on this machine."""
     names = backbone_names()
     return [n for n in names if names[n].is_here(n)] + [f"{RANDOM}{n}" for n in names if names[n].pretrained]
 
@@ -272,6 +272,6 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 
 def is_drawn(name: str) -> bool:
-    """Whether the weights of the core `name` are drawn from a seed."""
+    """Whether the weights of the backbone `name` are drawn from a seed."""
     names = backbone_names()
     return name.startswith(RANDOM) or (name in names and not names[name].pretrained)

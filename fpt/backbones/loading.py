@@ -22,11 +22,11 @@ from fpt.backbones.base import (
     RANDOM,
     RUN,
     SMALL_PARTS,
-    Core,
-    CoreSpec,
+    Backbone,
+    BackboneSpec,
     Family,
     backbone_names,
-    cores_here,
+    backbones_here,
     family_of,
     fuse_activations,
     is_drawn,
@@ -36,15 +36,17 @@ from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
 from fpt.files import cache_home, new_folder, sha256_file, user_path
 
-# Bytes of a core's own input table; more than large cores have.
+# Bytes of a backbone's own input table; more than large backbones have.
 LARGEST_TABLE = 8 * 2**30
 
 
-def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None, keep_fp32: Collection[str] = SMALL_PARTS) -> Core:
-    """Load or draw the core that `spec` names and check it against ``spec.sha256`` when that is given.
+def load_backbone(
+    spec: BackboneSpec, log: Callable[[str], None] = lambda line: None, keep_fp32: Collection[str] = SMALL_PARTS
+) -> Backbone:
+    """Load or draw the backbone that `spec` names and check it against ``spec.sha256`` when that is given.
 
     Args:
-        keep_fp32: parts that are kept in fp32 whatever ``spec.dtype`` says: those that will be tuned.
+        keep_fp32: parts that are kept in fp32 whatever ``spec.dtype`` says: those that will be trained.
 
     Raises:
         FPTError: unknown name, no network, or other weights than the hash says.
@@ -67,13 +69,13 @@ def load_core(spec: CoreSpec, log: Callable[[str], None] = lambda line: None, ke
     weights.settle(model, family.parts(model))
     std = family.input_std(model, table)
     seed = (spec.seed or 0) if is_drawn(spec.name) else None
-    loaded = CoreSpec(spec.name, revision, seed, keep, spec.dtype, weights.sha256(model), _hub_id(spec.name))
+    loaded = BackboneSpec(spec.name, revision, seed, keep, spec.dtype, weights.sha256(model), _hub_id(spec.name))
     if spec.sha256 and loaded.sha256 != spec.sha256:
         raise FPTError(
             f"backbone {spec.name!r} has other weights (sha256 {loaded.short_hash}…) than the checkpoint was"
-            f" trained on ({spec.sha256[:12]}…, revision {spec.revision}); load that revision of the core"
+            f" trained on ({spec.sha256[:12]}…, revision {spec.revision}); load that revision of the backbone"
         )
-    return Core(model, family, loaded, table, tokenizer, std)
+    return Backbone(model, family, loaded, table, tokenizer, std)
 
 
 def config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
@@ -124,7 +126,7 @@ def build_from_config(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def core_config(spec: CoreSpec) -> PreTrainedConfig:
+def core_config(spec: BackboneSpec) -> PreTrainedConfig:
     """The architecture of the backbone that `spec` names, without its weights.
 
     Raises:
@@ -161,7 +163,7 @@ def load_pretrained(
     config = pretrained.read_config(found)
     family = family or family_of(config)
     model = pretrained.open_model(found, family.model_class, config, **family.model_options)
-    tokenizer = find_tokenizer(found.folder, getattr(config, "vocab_size", None), of_core=True)
+    tokenizer = find_tokenizer(found.folder, getattr(config, "vocab_size", None), of_backbone=True)
     # For a folder without a tokenizer transformers makes one that knows no word.
     if tokenizer is not None and tokenizer.vocab_size < 2:
         tokenizer = None
@@ -207,7 +209,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None, torch.Tensor | None]
 
 
-def _pretrained(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
+def _pretrained(spec: BackboneSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
     names = backbone_names()
     path = user_path(spec.name)
     # Each retry would print two lines; the final outcome is one line of ours.
@@ -226,10 +228,10 @@ def _pretrained(spec: CoreSpec, log: Callable[[str], None], weights: Weights) ->
         raise FPTError(_why_not(spec.name, names, error)) from None
 
 
-def _random(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
-    """A core of the named shape with weights as transformers initialises them, drawn from the spec's seed.
+def _random(spec: BackboneSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
+    """A backbone of the named shape with weights as transformers initialises them, drawn from the spec's seed.
 
-    Block by block, each settled before the next one is drawn: a core of any precision has the same numbers, and the memory
+    Block by block, each settled before the next one is drawn: a backbone of any precision has the same numbers, and the memory
     is that of the precision it is kept in.
     """
     config = core_config(spec)
@@ -247,7 +249,7 @@ def _random(spec: CoreSpec, log: Callable[[str], None], weights: Weights) -> Loa
 
 
 def _hub_id(name: str) -> str | None:
-    """The Hub id of a pretrained core, None for random cores and files."""
+    """The Hub id of a pretrained backbone, None for random backbones and files."""
     names = backbone_names()
     if name in names:
         return names[name].hub_ids.get(name) if names[name].pretrained else None
@@ -255,7 +257,7 @@ def _hub_id(name: str) -> str | None:
 
 
 def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:
-    here = f"cores that are here: {', '.join(cores_here())}"
+    here = f"backbones that are here: {', '.join(backbones_here())}"
     if os.path.exists(os.path.expanduser(name)):
         return f"backbone {name!r} can't be loaded: {str(error).splitlines()[0]}; {here}"
     near = did_you_mean(name, [*names, *(RANDOM + n for n in names)])
@@ -284,4 +286,4 @@ def shorten(model: PreTrainedModel, family: Family, num_layers: int | None) -> i
     return num_layers
 
 
-SOURCES: dict[str, Callable[[CoreSpec, Callable[[str], None], Weights], Loaded]] = {RANDOM: _random}
+SOURCES: dict[str, Callable[[BackboneSpec, Callable[[str], None], Weights], Loaded]] = {RANDOM: _random}

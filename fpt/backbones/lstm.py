@@ -1,8 +1,8 @@
-"""The paper's recurrent core (arXiv 2103.05247, section 3.3): an LSTM with layer norms, 3 layers of width 768.
+"""The paper's recurrent backbone (arXiv 2103.05247, section 3.3): an LSTM with layer norms, 3 layers of width 768.
 
 Norms are on the gates' inputs and on the cell (Ba, Kiros and Hinton, arXiv 1607.06450, appendix). Nobody has trained it:
-its weights are drawn from ``--backbone_seed`` like those of a random core. Weights on a layer's input count as its feed-forward
-part, those on its own last state, the way from token to token, as its attention.
+its weights are drawn from ``--backbone_seed`` like those of a random backbone. Weights on a layer's input count as its
+feed-forward part, those on its own last state, the way from token to token, as its attention.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Lstm(Family):
     pretrained = False
 
     def names(self) -> list[str]:
-        """One core, drawn from the seed."""
+        """One backbone, drawn from the seed."""
         return ["lstm"]
 
     def is_here(self, name: str) -> bool:

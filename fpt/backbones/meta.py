@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
-from fpt.backbones.base import RUN, Core, CoreSpec, family_of, fuse_activations
+from fpt.backbones.base import RUN, Backbone, BackboneSpec, family_of, fuse_activations
 from fpt.backbones.loading import core_config, shorten, weightless
 from fpt.errors import FPTError
 
 
-def core_of_config(config: PreTrainedConfig, spec: CoreSpec) -> Core:
+def backbone_of_config(config: PreTrainedConfig, spec: BackboneSpec) -> Backbone:
     """The backbone of an architecture on the meta device, with the first layers that `spec` asks for.
 
     Raises:
@@ -20,10 +20,10 @@ def core_of_config(config: PreTrainedConfig, spec: CoreSpec) -> Core:
     family.take_table(model)
     fuse_activations(model)
     shorten(model, family, spec.num_layers)
-    return Core(model, family, spec, None, None, 1.0)
+    return Backbone(model, family, spec, None, None, 1.0)
 
 
-def empty_core(spec: CoreSpec) -> Core:
+def empty_backbone(spec: BackboneSpec) -> Backbone:
     """The backbone that `spec` names, on the meta device.
 
     Raises:
@@ -31,4 +31,4 @@ def empty_core(spec: CoreSpec) -> Core:
     """
     if spec.name.startswith(RUN):
         raise FPTError(f"--backbone {spec.name}: a run is inspected by the backbone that it started from")
-    return core_of_config(core_config(spec), spec)
+    return backbone_of_config(core_config(spec), spec)

@@ -15,7 +15,7 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-# What a core's configuration calls this attention.
+# What a backbone's configuration calls this attention.
 PACKED = "fpt_packed"
 
 

@@ -61,7 +61,7 @@ class Stack(Family):
     def packed(
         self, model: Any, embeds: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], reads: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Run the core on several batches in one row; its attention is that of `fpt.backbones.packed`.
+        """Run the backbone on several batches in one row; its attention is that of `fpt.backbones.packed`.
 
         Args:
             embeds, masks, reads: of each batch, as `states` takes them.

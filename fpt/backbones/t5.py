@@ -1,4 +1,4 @@
-"""The encoder of T5 (arXiv 1910.10683): relative positions as a tuned bias of the attention, RMSNorm."""
+"""The encoder of T5 (arXiv 1910.10683): relative positions as a trainable bias of the attention, RMSNorm."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Vision Transformer (arXiv 2010.11929): a core of another modality. https://huggingface.co/google/vit-base-patch16-224-in21k
+"""Vision Transformer (arXiv 2010.11929): a backbone of another modality. https://huggingface.co/google/vit-base-patch16-224-in21k
 
-Its patch embedding and class token are left out: tokens come through the tuned input layer. Positions are those of its
+Its patch embedding and class token are left out: tokens come through the trainable input layer. Positions are those of its
 patches; sequences of more tokens get positions in between, linearly.
 """
 

@@ -15,9 +15,9 @@ from fpt.files import release_pages
 
 
 class Weights:
-    """Hashes each weight of a core once, then brings it to the precision it is kept in.
+    """Hashes each weight of a backbone once, then brings it to the precision it is kept in.
 
-    Both are done weight by weight, so that there are never two copies of a core.
+    Both are done weight by weight, so that there are never two copies of a backbone.
     """
 
     def __init__(self, dtype: torch.dtype, keep_fp32: set[str]) -> None:
@@ -26,7 +26,7 @@ class Weights:
 
     @torch.no_grad()
     def settle(self, module: nn.Module, parts: Mapping[str, str], prefix: str = "") -> None:
-        """Hash and convert what has not been yet; `prefix` is what comes before the names of `module` in the core's."""
+        """Hash and convert what has not been yet; `prefix` is what comes before the names of `module` in the backbone's."""
         for name, parameter in module.named_parameters(prefix=prefix):
             if name in self.digests:
                 continue

@@ -1,17 +1,17 @@
-"""Frozen-core checkpoints: the tuned tensors in safetensors, with everything needed to find the frozen ones again.
+"""Frozen-core checkpoints: the trainable tensors in safetensors, with everything needed to find the frozen ones again.
 
 A checkpoint is a folder::
 
-    model.safetensors   tuned tensors, input layer and readout, fp32, by their names in `FPT`
-    config.json         task, labels, input, core (name, revision, seed, sha256 of its weights), what is tuned, training, hashes
-    tokenizer.json, tokenizer_config.json
+    model.safetensors   trainable tensors, input layer and readout, fp32, by their names in `FPT`
+    config.json         task, labels, input, backbone (name, revision, seed, sha256 of its weights), what is trained, training,
+    hashes tokenizer.json, tokenizer_config.json
     README.md           model card
 
 Nothing in it is pickled.
 """
 
 from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, read_config
-from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_tuned, trained_core
+from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_trainable, trained_backbone
 from fpt.checkpoint.save import add_test_metrics, save_checkpoint
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "add_test_metrics",
     "find_checkpoint",
     "load_checkpoint",
-    "load_tuned",
+    "load_trainable",
     "read_config",
     "save_checkpoint",
-    "trained_core",
+    "trained_backbone",
 ]

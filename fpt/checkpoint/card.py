@@ -18,8 +18,8 @@ TEMPLATE = """\
 
 # {{ kind }} for {{ task }}
 
-Core {{ core }} ({{ layers }} layers, revision {{ revision }}, seed {{ seed }}, sha256 of its weights {{ sha256 }}). \
-Tuned: {{ parts }} ({{ counts }} parameters).
+Backbone {{ backbone }} ({{ layers }} layers, revision {{ revision }}, seed {{ seed }}, sha256 of its weights {{ sha256 }}). \
+Trainable: {{ parts }} ({{ counts }} parameters).
 
 Data: {{ source }}, {{ licence }}{{ labels }}.
 
@@ -81,7 +81,7 @@ def model_card(config: dict[str, Any]) -> str:
     Args:
         config: what ``config.json`` says, as JSON values.
     """
-    core, training, data = config["core"], config.get("training", {}), config.get("data", {})
+    backbone, training, data = config["core"], config.get("training", {}), config.get("data", {})
     scores = {split: config.get(f"{split}_metrics") or {} for split in ("valid", "test")}
     settings = ", ".join(f"{name} {value}" for name, value in training.items())
     card = ModelCard.from_template(
@@ -89,11 +89,11 @@ def model_card(config: dict[str, Any]) -> str:
         template_str=TEMPLATE,
         kind=markdown("Frozen Pretrained Transformer" if "network" not in config else f"Baseline {config['model']}"),
         task=markdown(config["task"]),
-        core=markdown_code(core["name"]),
-        layers=markdown(core.get("num_layers")),
-        revision=markdown(core.get("revision")),
-        seed=markdown(core.get("seed")),
-        sha256=markdown_code(core.get("sha256")),
+        core=markdown_code(backbone["name"]),
+        layers=markdown(backbone.get("num_layers")),
+        revision=markdown(backbone.get("revision")),
+        seed=markdown(backbone.get("seed")),
+        sha256=markdown_code(backbone.get("sha256")),
         parts=markdown(", ".join(config.get("tuning", {}).get("parts", ["all"]))),
         counts=f"{config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,}",
         source=markdown(data.get("source")),
@@ -103,7 +103,7 @@ def model_card(config: dict[str, Any]) -> str:
         step=markdown(config.get("step")),
         scores=_scores(scores),
         command=markdown_block(config.get("command", "")),
-        license_said=markdown(training.get("license") or "not said; heed those of the data and of the core"),
+        license_said=markdown(training.get("license") or "not said; heed those of the data and of the backbone"),
     )
     return f"{card}\n"
 

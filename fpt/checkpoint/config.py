@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments
-from fpt.backbones.base import DTYPES, MOST_LAYERS, CoreSpec
+from fpt.backbones.base import DTYPES, MOST_LAYERS, BackboneSpec
 from fpt.data.schema import Schema
 from fpt.errors import FPTError
 from fpt.files import sha256_file
@@ -111,7 +111,7 @@ class CheckpointConfig(Facts):
 
     input: Input
     output: Output
-    core: CoreSpec
+    core: BackboneSpec
     data: DataRecord
     training: TrainingRecord
     tuning: Tuning = field(default_factory=Tuning)
@@ -135,7 +135,7 @@ class CheckpointConfig(Facts):
             raise FPTError("network.name, model and full contradict each other")
         if self.full and self.core_config is None:
             raise FPTError("full is true, and core_config is missing")
-        self._check_core()
+        self._check_backbone()
 
     def _check_names(self) -> None:
         for name, text in (("task", self.task), ("core.name", self.core.name), ("core.revision", self.core.revision or "")):
@@ -149,7 +149,7 @@ class CheckpointConfig(Facts):
         if not all(text is None or SHA256.fullmatch(text) for text in hashes):
             raise FPTError("a sha256 is not 64 hexadecimal digits")
 
-    def _check_core(self) -> None:
+    def _check_backbone(self) -> None:
         if self.core.dtype not in DTYPES:
             raise FPTError(f"core.dtype {self.core.dtype[:50]!r} is not one of {', '.join(DTYPES)}")
         if self.core.num_layers is not None and not 1 <= self.core.num_layers <= MOST_LAYERS:
@@ -208,7 +208,7 @@ def _parse(values: Any) -> CheckpointConfig:
         **vars(facts),
         input=_one_of(INPUTS, values["input"], "input"),
         output=_one_of(OUTPUTS, values["output"], "output"),
-        core=as_type(CoreSpec, values["core"], "core"),
+        core=as_type(BackboneSpec, values["core"], "core"),
         tuning=as_type(Tuning, values.get("tuning", {}), "tuning"),
         network=None if network is None else as_type(NetworkRecord, network, "network"),
         data=_data(values["data"]),

@@ -82,9 +82,9 @@ def check_names(parameters: Mapping[str, object], tensors: Mapping[str, object],
         FPTError: a name is missing, or one too many.
     """
     if missing := sorted(set(parameters) - set(tensors)):
-        raise FPTError(f"{where} lacks {len(missing)} tensors of this core, the first one {missing[0]}")
+        raise FPTError(f"{where} lacks {len(missing)} tensors of this backbone, the first one {missing[0]}")
     if extra := sorted(set(tensors) - set(parameters)):
-        raise FPTError(f"{where} has {len(extra)} tensors that this core has not, the first one {extra[0][:100]}")
+        raise FPTError(f"{where} has {len(extra)} tensors that this backbone has not, the first one {extra[0][:100]}")
 
 
 def check_shape(name: str, found: tuple[int, ...], needed: tuple[int, ...], where: str) -> None:
@@ -94,4 +94,4 @@ def check_shape(name: str, found: tuple[int, ...], needed: tuple[int, ...], wher
         FPTError: it is one.
     """
     if found != needed:
-        raise FPTError(f"{where}: {name} has shape {found}, this core needs {needed}")
+        raise FPTError(f"{where}: {name} has shape {found}, this backbone needs {needed}")

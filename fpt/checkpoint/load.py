@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones.base import DTYPES, RUN, Core, CoreSpec, family_of
-from fpt.backbones.loading import SOURCES, Loaded, build_from_config, config_from_dict, load_core, shorten
-from fpt.backbones.meta import core_of_config, empty_core
+from fpt.backbones.base import DTYPES, RUN, Backbone, BackboneSpec, family_of
+from fpt.backbones.loading import SOURCES, Loaded, build_from_config, config_from_dict, load_backbone, shorten
+from fpt.backbones.meta import backbone_of_config, empty_backbone
 from fpt.backbones.weights import Weights
 from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
@@ -82,7 +82,7 @@ def load_checkpoint(
     return model.eval(), read.tokenizer, read.config
 
 
-def trained_core(where: str, log: Log) -> Core:
+def trained_backbone(where: str, log: Log) -> Backbone:
     """The backbone of a checkpoint as its training left it, to be the backbone of another run.
 
     Raises:
@@ -91,17 +91,17 @@ def trained_core(where: str, log: Log) -> Core:
     folder = find_checkpoint(where, log)
     read = _read(folder, log)
     with understood(folder):
-        model, core = _build(read, folder, log)
-        if core is None:
+        model, backbone = _build(read, folder, log)
+        if backbone is None:
             if not isinstance(model, FPT):
                 raise FPTError(f"{where} is a run of --model {read.config.model}, which has no backbone")
             std = model.family.input_std(model.core, None)
-            core = Core(model.core, model.family, CoreSpec(read.config.core.name), None, None, std)
-    merge_lora(core.model)
-    return core
+            backbone = Backbone(model.core, model.family, BackboneSpec(read.config.core.name), None, None, std)
+    merge_lora(backbone.model)
+    return backbone
 
 
-def load_tuned(model: Network, tensors: dict[str, torch.Tensor], where: str) -> None:
+def load_trainable(model: Network, tensors: dict[str, torch.Tensor], where: str) -> None:
     """Copy trained tensors into `model`.
 
     Raises:
@@ -152,19 +152,19 @@ def _read(folder: Path, log: Log, backbone: str | None = None) -> _Read:
     return read_stably(folder, read)
 
 
-def _build(read: _Read, folder: Path, log: Log) -> tuple[Network, Core | None]:
+def _build(read: _Read, folder: Path, log: Log) -> tuple[Network, Backbone | None]:
     """The model of a checkpoint, and the backbone that it is on, where that is not in the checkpoint itself."""
     config, where = read.config, str(folder / WEIGHTS)
     if config.full:
         return _full_model(config, read.tensors, where), None
     if config.network is not None:
         model: Network = _baseline(config)
-        load_tuned(model, read.tensors, where)
+        load_trainable(model, read.tensors, where)
         return model, None
-    core = load_core(config.core, log, config.tuning.parts)
-    model = build_model(core, config.input, config.output, config.tuning)
-    load_tuned(model, read.tensors, where)
-    return model, core
+    backbone = load_backbone(config.core, log, config.tuning.parts)
+    model = build_model(backbone, config.input, config.output, config.tuning)
+    load_trainable(model, read.tensors, where)
+    return model, backbone
 
 
 def _check_shell(config: CheckpointConfig, folder: Path, log: Log) -> None:
@@ -180,26 +180,26 @@ def _check_shell(config: CheckpointConfig, folder: Path, log: Log) -> None:
             shell = _baseline(config).own_parameters()
     else:
         with torch.device("meta"):
-            core = _empty_core(config, log)
-            model = build_model(core, config.input, config.output, config.tuning)
+            backbone = _empty_backbone(config, log)
+            model = build_model(backbone, config.input, config.output, config.tuning)
         # A checkpoint of the whole model has the frozen parameters as well.
         shell = dict(model.named_parameters()) if config.full else model.own_parameters()
     named = "" if config.full or config.network else f" (backbone {config.core.name!r})"
     check_header(shell, header, f"{folder / WEIGHTS}{named}")
 
 
-def _empty_core(config: CheckpointConfig, log: Log, chain: int = 0) -> Core:
+def _empty_backbone(config: CheckpointConfig, log: Log, chain: int = 0) -> Backbone:
     """The backbone of a checkpoint on the meta device; of a run on the backbone of another run, that of the first one."""
     if chain > LONGEST_CHAIN:
         raise FPTError(f"backbone {config.core.name!r}: more than {LONGEST_CHAIN} runs start from one another's backbone")
     if config.full:
-        return core_of_config(config_from_dict(config.core_config or {}), CoreSpec(config.core.name))
+        return backbone_of_config(config_from_dict(config.core_config or {}), BackboneSpec(config.core.name))
     if not config.core.name.startswith(RUN):
-        return empty_core(config.core)
+        return empty_backbone(config.core)
     before = find_checkpoint(config.core.name.removeprefix(RUN), log)
-    core = _empty_core(read_stably(before, read_config), log, chain + 1)
-    shorten(core.model, core.family, config.core.num_layers)
-    return core
+    backbone = _empty_backbone(read_stably(before, read_config), log, chain + 1)
+    shorten(backbone.model, backbone.family, config.core.num_layers)
+    return backbone
 
 
 def _check_counts(config: CheckpointConfig, tensors: int, folder: Path) -> None:
@@ -227,9 +227,9 @@ def _baseline(config: CheckpointConfig) -> Network:
 
 
 def _full_model(config: CheckpointConfig, tensors: dict[str, torch.Tensor], where: str) -> FPT:
-    core = build_from_config(config_from_dict(config.core_config or {}))
+    backbone = build_from_config(config_from_dict(config.core_config or {}))
     ends = config.input, config.output, config.tuning
-    model = FPT(core, family_of(core.config), *ends, core_dtype=DTYPES[config.core.dtype])
+    model = FPT(backbone, family_of(backbone.config), *ends, core_dtype=DTYPES[config.core.dtype])
     # Kept in the precision it was trained in, so that the scores are the same.
     for name, parameter in model.named_parameters():
         if name in tensors:
@@ -259,10 +259,10 @@ def _short(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
-def _core_of_run(spec: CoreSpec, log: Log, weights: Weights) -> Loaded:
+def _backbone_of_run(spec: BackboneSpec, log: Log, weights: Weights) -> Loaded:
     """A backbone as an earlier run left it, with the input table of the backbone that it started from."""
-    core = trained_core(spec.name.removeprefix(RUN), log)
-    return core.model, core.tokenizer, core.spec.revision, core.token_embedding
+    backbone = trained_backbone(spec.name.removeprefix(RUN), log)
+    return backbone.model, backbone.tokenizer, backbone.spec.revision, backbone.token_embedding
 
 
-SOURCES[RUN] = _core_of_run
+SOURCES[RUN] = _backbone_of_run

@@ -31,10 +31,10 @@ def save_checkpoint(
     """Write a checkpoint in one step; an earlier one in `folder` stays until the new one is whole.
 
     Args:
-        tensors: the tuned tensors by name.
-        config: task, input, output, core and whatever else describes the run.
+        tensors: the trainable tensors by name.
+        config: task, input, output, backbone and whatever else describes the run.
         tokenizer: of tasks on text.
-        full_of: write this model's frozen tensors as well, so that it loads without its core.
+        full_of: write this model's frozen tensors as well, so that it loads without its backbone.
     """
     if isinstance(full_of, FPT):
         tensors = {**full_of.state_dict(), **tensors}
@@ -72,7 +72,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _plain_config(model: FPT) -> dict[str, Any]:
-    """The core's architecture as JSON values, without where it came from."""
+    """The backbone's architecture as JSON values, without where it came from."""
     config = model.core.config.to_dict()
     for key in ("_name_or_path", "quantization_config", "transformers_version"):
         config.pop(key, None)

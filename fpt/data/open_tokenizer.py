@@ -1,4 +1,4 @@
-"""Open the tokenizer of someone else (of a checkpoint, a core): it is checked, tried, and then built from its JSON alone.
+"""Open the tokenizer of someone else (of a checkpoint, a backbone): it is checked, tried, and then built from its JSON alone.
 
 Of the files beside ``tokenizer.json`` only the names of its special tokens are read: no class, no other file, no template.
 """
@@ -34,12 +34,12 @@ _STDERR = threading.RLock()
 Result = TypeVar("Result")
 
 
-def open_tokenizer(folder: Path, vocab_size: int | None = None, of_core: bool = False) -> PreTrainedTokenizerBase:
+def open_tokenizer(folder: Path, vocab_size: int | None = None, of_backbone: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in ``tokenizer.json`` of `folder`, with the special tokens that the files beside it name.
 
     Args:
         vocab_size: rows of the embedding that its ids go into; None where that is made to fit.
-        of_core: leave out added tokens that have no row, as some published models have.
+        of_backbone: leave out added tokens that have no row, as some published models have.
 
     Raises:
         FPTError: it is missing, damaged, does not fit the embedding, or would do harm.
@@ -47,7 +47,7 @@ def open_tokenizer(folder: Path, vocab_size: int | None = None, of_core: bool = 
     path = folder / TOKENIZER
     tree = read_json(path, *limits(vocab_size))
     try:
-        checked = check_tokenizer(tree, vocab_size, of_core)
+        checked = check_tokenizer(tree, vocab_size, of_backbone)
         del tree
         try_out(checked, vocab_size)
         with native():
@@ -68,17 +68,17 @@ def open_tokenizer(folder: Path, vocab_size: int | None = None, of_core: bool = 
     return tokenizer
 
 
-def find_tokenizer(source: Path, vocab_size: int | None = None, of_core: bool = False) -> PreTrainedTokenizerBase | None:
+def find_tokenizer(source: Path, vocab_size: int | None = None, of_backbone: bool = False) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a folder or a GGUF file, of an old format as well; None where there is none.
 
     Args:
-        vocab_size, of_core: as `open_tokenizer`.
+        vocab_size, of_backbone: as `open_tokenizer`.
 
     Raises:
         FPTError: as `open_tokenizer`.
     """
     if (source / TOKENIZER).exists():
-        return open_tokenizer(source, vocab_size, of_core)
+        return open_tokenizer(source, vocab_size, of_backbone)
     if not source.is_file() and not any((source / name).is_file() for name in VOCABULARIES):
         return None
     if large := [name for name in OLD_TOKENIZER if (source / name).is_file() and (source / name).stat().st_size > MOST_BYTES]:
@@ -86,7 +86,7 @@ def find_tokenizer(source: Path, vocab_size: int | None = None, of_core: bool = 
     with tempfile.TemporaryDirectory(prefix="fpt-", ignore_cleanup_errors=True) as folder:
         _convert(source, Path(folder))
         try:
-            return open_tokenizer(Path(folder), vocab_size, of_core)
+            return open_tokenizer(Path(folder), vocab_size, of_backbone)
         except FPTError as error:
             raise FPTError(str(error).replace(str(Path(folder) / TOKENIZER), f"of {source}")) from error
 

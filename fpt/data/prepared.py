@@ -26,7 +26,7 @@ class Prepared:
             tokens) and ``input_ids`` (list of int) or ``values`` (list of tokens * dim numbers); tasks on text have ``text``
             and train may have ``variants`` (list of lists of int): the same inputs written in other ways. Or the samples of
             a generated task.
-        input: what goes into the core.
+        input: what goes into the backbone.
         output: what the labels are.
         tokenizer: turns text into ``input_ids``; None for patches.
         manifest: what the entry was made from; JSON values.

@@ -86,7 +86,7 @@ def predict_split(
 
 def resolution_of(model: torch.nn.Module, accelerator: Accelerator) -> float:
     """What the precision of a model's predictions carries, as `Output.metrics` takes it: of the coarsest that takes part."""
-    kinds = {accelerator.mixed_precision, getattr(accelerator, "core_precision", "no")}
+    kinds = {accelerator.mixed_precision, getattr(accelerator, "backbone_precision", "no")}
     kinds |= {NAMES.get(p.dtype, "fp32") for p in model.parameters() if p.is_floating_point()}
     if accelerator.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
         kinds.add("tf32")

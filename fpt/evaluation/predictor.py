@@ -24,14 +24,14 @@ class Predictor:
 
     Args:
         checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
-        backbone: where the core is, when that is not where it was in training.
+        backbone: where the backbone is, when that is not where it was in training.
 
     Attributes:
         task, args: that it was trained on, as they read inputs.
         model, tokenizer, accelerator, folder: what is loaded, and from where.
 
     Raises:
-        FPTError: it is not there, damaged, or its core can't be had.
+        FPTError: it is not there, damaged, or its backbone can't be had.
     """
 
     def __init__(self, checkpoint: str, backbone: str | None = None, log: Callable[[str], None] = lambda line: None) -> None:

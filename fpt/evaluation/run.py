@@ -73,7 +73,7 @@ def run(args: EvaluateArguments) -> None:
         check_finite(predictions)
     metrics = prepared.output.metrics(labels, predictions, resolution_of(model, accelerator))
     accelerator.print(
-        f"{config.task}: core {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
+        f"{config.task}: backbone {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
         f" {config.training.seed}, model of step {config.step}\n{table({args.split: metrics})}"
     )
     if args.output and accelerator.is_main_process:

@@ -6,14 +6,14 @@ with mean and standard deviation over seeds beside the published value, and the 
 
 The file (YAML)::
 
-    title: Does a language core transfer to molecules?
+    title: Does a language backbone transfer to molecules?
     metrics: [auprc, accuracy]          # columns; the task's own first when not given
     arguments: {dataset: cyp3a4}        # of every row
     budgets:                            # --budget NAME adds these
       small: {max_steps: 500}
       paper: {max_steps: 20000}
     rows:
-      - name: FPT, language core
+      - name: FPT, language backbone
         arguments: {backbone: gpt2}
         budgets: {small: {backbone: smollm2}}
         published: {accuracy: 0.7565}

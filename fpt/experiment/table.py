@@ -52,7 +52,7 @@ def table(
         )
     primary = next((row["primary_metric"] for row in rows if row["primary_metric"]), None)
     metrics = experiment.metrics or ((primary,) if primary else ())
-    head = ["row", "core", "seeds", "steps", *(f"test {m}" for m in metrics), *(f"published {m}" for m in metrics), "seconds"]
+    head = ["row", "backbone", "seeds", "steps", *(f"test {m}" for m in metrics), *(f"published {m}" for m in metrics), "seconds"]
     about = f"Budget {markdown_code(experiment.budget)}; mean ± standard deviation over seeds, on the test split."
     texts = []
     for made in rows:

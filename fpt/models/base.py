@@ -31,10 +31,10 @@ Log = Callable[[str], None]
 class Network(nn.Module):
     """What the training loop trains: a module that gives logits of ``(inputs, attention_mask)``, see `fpt.data.batches.collate`.
 
-    Unless a class says otherwise, all of it is tuned and a checkpoint holds all of it.
+    Unless a class says otherwise, all of it is trained and a checkpoint holds all of it.
     """
 
-    def tuned_parameters(self) -> dict[str, nn.Parameter]:
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
@@ -43,8 +43,8 @@ class Network(nn.Module):
         return dict(self.named_parameters())
 
     def count(self) -> tuple[int, int]:
-        """Number of tuned and of all parameters."""
-        return sum(p.numel() for p in self.tuned_parameters().values()), sum(p.numel() for p in self.parameters())
+        """Number of trainable and of all parameters."""
+        return sum(p.numel() for p in self.trainable_parameters().values()), sum(p.numel() for p in self.parameters())
 
     def described(self) -> dict[str, Any]:
         """What a checkpoint must know of it besides its options, to build it again without what it started from; JSON values."""
@@ -60,7 +60,7 @@ class Made:
     """A network that is ready to be trained, and what results and checkpoints say of it.
 
     Attributes:
-        core: JSON values of a `fpt.backbones.base.CoreSpec`; of a baseline its name and seed.
+        backbone: JSON values of a `fpt.backbones.base.BackboneSpec`; of a baseline its name and seed.
         config: what its checkpoint needs besides, to be built again.
         results: what its results say besides.
     """
@@ -103,7 +103,7 @@ class Model(ABC):
         allowed = {"model", "model_options"}
         given = [f.name for f in fields(args) if f.name not in allowed and getattr(args, f.name) != f.default]
         if given:
-            raise FPTError(f"--{given[0]} is for a frozen core; --model {self.name} has none")
+            raise FPTError(f"--{given[0]} is for a frozen backbone; --model {self.name} has none")
         return self.own_options(args)
 
     def own_options(self, args: ModelArguments) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Model(ABC):
         return own_options(self.options, args.model_options, f"--model {self.name}")
 
     def core(self, seed: int) -> dict[str, Any]:
-        """What stands where results name the core."""
+        """What stands where results name the backbone."""
         none = dict.fromkeys(("revision", "num_layers", "sha256", "hub_id"))
         return {"name": self.name, "seed": seed, "dtype": "fp32", **none}
 
@@ -145,8 +145,8 @@ class NetworkModel(Model):
         """Build it for a task."""
         options, shape = self.check(model_args), self.shape(prepared)
         network = self.network(prepared.input, prepared.output, {**options, "dropout": args.dropout}, shape)
-        tuned, _ = network.count()
-        log(f"model: {self.name} ({self.source}), {tuned:,} parameters")
+        trainable, _ = network.count()
+        log(f"model: {self.name} ({self.source}), {trainable:,} parameters")
         shape = {**shape, **network.described()}
         about = {"name": self.name, "options": {**options, "dropout": args.dropout}, "shape": shape}
         return Made(network, self.core(args.seed), {"network": about})
@@ -159,7 +159,7 @@ class NetworkModel(Model):
         """
         if len(each) > 1:
             raise FPTError(
-                f"--seeds and --learning_rates are for tunings of one frozen core; give --model {self.name} one --seed"
+                f"--seeds and --learning_rates are for tunings of one frozen backbone; give --model {self.name} one --seed"
             )
         set_seed(each[0].seed)
         return [self.make(prepared, model_args, each[0], log)]

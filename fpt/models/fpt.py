@@ -1,7 +1,7 @@
-"""The Frozen Pretrained Transformer (arXiv 2103.05247, section 2): new input and readout around a frozen core.
+"""The Frozen Pretrained Transformer (arXiv 2103.05247, section 2): new input and readout around a frozen backbone.
 
-Tuned, unless ``--tune`` says otherwise: the input layer, the core's norms and learned positions, the readout. Frozen: attention
-and MLP blocks.
+Trainable, unless ``--tune`` says otherwise: the input layer, the backbone's norms and learned positions, the readout. Frozen:
+attention and MLP blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fpt.backbones.base import DTYPES, Core, Family
+from fpt.backbones.base import DTYPES, Backbone, Family
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.models.base import Network
@@ -21,27 +21,27 @@ from fpt.outputs import Output
 
 
 class FPT(Network):
-    """A new input and readout around a core.
+    """A new input and readout around a backbone.
 
     Args:
-        core: the core's module; `tuning` says which of its parameters are tuned, all else is frozen.
+        backbone: the backbone's module; `tuning` says which of its parameters are trainable, all else is frozen.
         family: runs it.
-        inputs: what goes into the core: token ids or patches of numbers.
+        inputs: what goes into the backbone: token ids or patches of numbers.
         output: what is asked for, and at how many of the last tokens.
-        tuning: what is tuned.
+        tuning: what is trained.
         dropout: probability, on the input layer and before the readout.
         core_dtype: precision that the frozen weights are kept in, and computed in when it is not fp32.
 
     Attributes:
-        core_dropout: whether the core's own dropout acts in training. Frozen weights have nothing to overfit with, and on a CPU
-            the random numbers cost a sixth of a step, so it does not.
+        core_dropout: whether the backbone's own dropout acts in training. Frozen weights have nothing to overfit with, and on a
+            CPU the random numbers cost a sixth of a step, so it does not.
     """
 
     core_dropout = False
 
     def __init__(
         self,
-        core: PreTrainedModel,
+        backbone: PreTrainedModel,
         family: Family,
         inputs: Input,
         output: Output,
@@ -51,9 +51,9 @@ class FPT(Network):
     ) -> None:
         super().__init__()
         tuning = tuning or Tuning()
-        hidden = core.config.hidden_size
+        hidden = backbone.config.hidden_size
         self.input = inputs.module(hidden, tuning.input_layers)
-        self.core, self.family, self.core_dtype = core, family, core_dtype
+        self.core, self.family, self.core_dtype = backbone, family, core_dtype
         self.readout = perceptron(hidden, tuning.readout_layers, output.size)
         self.read_tokens, self.width = output.tokens, hidden
         self.dropout = nn.Dropout(dropout)
@@ -61,11 +61,11 @@ class FPT(Network):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        parts = family.parts(core)
-        for name, parameter in core.named_parameters():
+        parts = family.parts(backbone)
+        for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(parts[name] in tuning.parts)
         if "lora" in tuning.parts:
-            add_lora(core, tuning)
+            add_lora(backbone, tuning)
         for name, parameter in self.input.named_parameters():
             parameter.requires_grad_(("pos" if name == "positions" else "in") in tuning.parts)
         self.readout.requires_grad_("out" in tuning.parts)
@@ -85,7 +85,7 @@ class FPT(Network):
             return self.logits(states)
 
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What goes into the core, (batch, tokens, hidden)."""
+        """What goes into the backbone, (batch, tokens, hidden)."""
         return self.dropout(self.input(inputs))
 
     def read(self, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,7 @@ class FPT(Network):
         return end - torch.arange(self.read_tokens, 0, -1, device=end.device)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, read tokens * output size) in fp32 of the core's states (batch, read tokens, hidden)."""
+        """Logits (batch, read tokens * output size) in fp32 of the backbone's states (batch, read tokens, hidden)."""
         return self.readout(self.dropout(states)).flatten(1).float()
 
     def train(self, mode: bool = True) -> FPT:
@@ -110,7 +110,7 @@ class FPT(Network):
         return torch.autocast(device, self.core_dtype)
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
-        """What the core alone can't give back, so a checkpoint holds it: tuned parameters, input layer and readout."""
+        """What the backbone alone can't give back, so a checkpoint holds it: trainable parameters, input layer and readout."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad or not name.startswith("core.")}
 
     def roles(self) -> dict[str, str]:
@@ -120,13 +120,15 @@ class FPT(Network):
         return {**inputs, **dict.fromkeys(positions, "position")}
 
 
-def build_model(core: Core, inputs: Input, output: Output, tuning: Tuning | None = None, dropout: float = 0.0) -> FPT:
-    """Return an FPT around `core`.
+def build_model(backbone: Backbone, inputs: Input, output: Output, tuning: Tuning | None = None, dropout: float = 0.0) -> FPT:
+    """Return an FPT around `backbone`.
 
     Raises:
-        FPTError: nothing would be tuned.
+        FPTError: nothing would be trained.
     """
-    model = FPT(core.model, core.family, inputs, output, tuning, dropout, DTYPES[core.spec.dtype])
-    if not model.tuned_parameters():
-        raise FPTError(f"backbone {core.spec.name!r} ({type(core.model).__name__}) has none of the parts that --tune names")
+    model = FPT(backbone.model, backbone.family, inputs, output, tuning, dropout, DTYPES[backbone.spec.dtype])
+    if not model.trainable_parameters():
+        raise FPTError(
+            f"backbone {backbone.spec.name!r} ({type(backbone.model).__name__}) has none of the parts that --tune names"
+        )
     return model

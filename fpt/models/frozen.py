@@ -1,7 +1,7 @@
 """The frozen transformer itself, and its two relatives of the paper that are trained as a whole.
 
-``fpt``: arXiv 2103.05247, section 2.1. ``full``: the same network, every weight tuned (section 3.3 has it for the full
-transformer). ``lstm``: the paper's recurrent network, every weight tuned.
+``fpt``: arXiv 2103.05247, section 2.1. ``full``: the same network, every weight trained (section 3.3 has it for the full
+transformer). ``lstm``: the paper's recurrent network, every weight trained.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from accelerate.utils import set_seed
 
 from fpt.args import ModelArguments, TrainArguments, changed
-from fpt.backbones.base import Core, CoreSpec, checkpoint_blocks, is_drawn
-from fpt.backbones.loading import load_core
+from fpt.backbones.base import Backbone, BackboneSpec, checkpoint_blocks, is_drawn
+from fpt.backbones.loading import load_backbone
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.models.base import MODELS, Log, Made, Model
@@ -24,7 +24,7 @@ from fpt.tasks.base import SPLITS
 
 
 class Frozen(Model):
-    """A core, and what is tuned around it.
+    """A backbone, and what is trained around it.
 
     Args:
         fixed: arguments of the model that this name stands for.
@@ -43,40 +43,42 @@ class Frozen(Model):
         return self.own_options(args)
 
     def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
-        """Load the core once, and build what is tuned around it for each run, from the seed of each."""
+        """Load the backbone once, and build what is trained around it for each run, from the seed of each."""
         self.check(model_args)
         model_args = changed(model_args, **self.fixed)
         tuning = tuning_of(model_args)
-        core = load_core(spec_of(model_args, each[0].seed), log, tuning.parts)
-        check_length(prepared, core)
-        prepared.input = with_positions(prepared.input, core, model_args.input_positions, longest_sample(prepared))
-        cores = [core, *(core.twin(tuning.parts) for _ in each[1:])]
-        made = [self._made(own, prepared, model_args, tuning, args) for own, args in zip(cores, each, strict=True)]
+        backbone = load_backbone(spec_of(model_args, each[0].seed), log, tuning.parts)
+        check_length(prepared, backbone)
+        prepared.input = with_positions(prepared.input, backbone, model_args.input_positions, longest_sample(prepared))
+        backbones = [backbone, *(backbone.twin(tuning.parts) for _ in each[1:])]
+        made = [self._made(own, prepared, model_args, tuning, args) for own, args in zip(backbones, each, strict=True)]
         trainable, total = made[0].network.count()
         log(
-            f"backbone: {core.spec.name}, {core.spec.num_layers} layers of width {core.hidden_size}, weights sha256"
-            f" {core.spec.short_hash}…; input starts at {made[0].results['input_start']}"
+            f"backbone: {backbone.spec.name}, {backbone.spec.num_layers} layers of width {backbone.hidden_size}, weights sha256"
+            f" {backbone.spec.short_hash}…; input starts at {made[0].results['input_start']}"
         )
-        log(f"parameters: {trainable:,} tuned ({tuning.label}) of {total:,} ({trainable / total:.2%})")
+        log(f"parameters: {trainable:,} trainable ({tuning.label}) of {total:,} ({trainable / total:.2%})")
         if len(made) > 1:
-            log(f"side by side: {len(made)} runs on this core")
+            log(f"side by side: {len(made)} runs on this backbone")
         return made
 
-    def _made(self, core: Core, prepared: Prepared, model_args: ModelArguments, tuning: Tuning, args: TrainArguments) -> Made:
-        # Loading may draw numbers; what is new is the same however the core came.
+    def _made(
+        self, backbone: Backbone, prepared: Prepared, model_args: ModelArguments, tuning: Tuning, args: TrainArguments
+    ) -> Made:
+        # Loading may draw numbers; what is new is the same however the backbone came.
         set_seed(args.seed)
-        model = build_model(core, prepared.input, prepared.output, tuning, args.dropout)
+        model = build_model(backbone, prepared.input, prepared.output, tuning, args.dropout)
         model.core_dropout = model_args.core_dropout
         if model_args.activation_checkpointing:
-            checkpoint_blocks(core)
+            checkpoint_blocks(backbone)
         how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
-        start = init_input(model, core, prepared.tokenizer, *how)
+        start = init_input(model, backbone, prepared.tokenizer, *how)
         described = {"tuning": tuning.to_dict()}
-        return Made(model, core.spec.to_dict(), described, {**described, "input_start": start})
+        return Made(model, backbone.spec.to_dict(), described, {**described, "input_start": start})
 
 
 def tuning_of(args: ModelArguments) -> Tuning:
-    """What the arguments say is tuned.
+    """What the arguments say is trained.
 
     Raises:
         FPTError: they can't be understood.
@@ -92,11 +94,11 @@ def tuning_of(args: ModelArguments) -> Tuning:
     )
 
 
-def spec_of(args: ModelArguments, seed: int) -> CoreSpec:
-    """The core that the arguments name; a random one is drawn from `seed` unless they have another."""
+def spec_of(args: ModelArguments, seed: int) -> BackboneSpec:
+    """The backbone that the arguments name; a random one is drawn from `seed` unless they have another."""
     seed = args.backbone_seed if args.backbone_seed is not None else seed
     drawn = seed if is_drawn(args.backbone) else None
-    return CoreSpec(args.backbone, args.backbone_revision, drawn, args.num_layers, args.core_dtype)
+    return BackboneSpec(args.backbone, args.backbone_revision, drawn, args.num_layers, args.core_dtype)
 
 
 def longest_sample(prepared: Prepared) -> int:
@@ -104,18 +106,18 @@ def longest_sample(prepared: Prepared) -> int:
     return max(int(prepared.samples(split).lengths.max()) for split in SPLITS)
 
 
-def check_length(prepared: Prepared, core: Core) -> None:
+def check_length(prepared: Prepared, backbone: Backbone) -> None:
     """Refuse samples with more tokens than the backbone has positions.
 
     Raises:
         FPTError: the longest sample does not fit.
     """
-    limit, longest = core.family.max_tokens(core.model.config), longest_sample(prepared)
+    limit, longest = backbone.family.max_tokens(backbone.model.config), longest_sample(prepared)
     if limit is not None and longest > limit:
         mend = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
         raise FPTError(
-            f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {core.spec.name!r} takes at most {limit:,};"
-            f" {mend}, or use a core without such a limit"
+            f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {backbone.spec.name!r} takes at most"
+            f" {limit:,}; {mend}, or use a backbone without such a limit"
         )
 
 

@@ -9,28 +9,28 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones.base import Core
+from fpt.backbones.base import Backbone
 from fpt.data.open_tokenizer import native
 from fpt.errors import FPTError
 from fpt.inputs import Input, PatchEmbedding, Patches
 from fpt.models.fpt import FPT
 
-# Position embeddings start at this share of the core's scale.
+# Position embeddings start at this share of the backbone's scale.
 POSITION_SHARE = 0.5
 
 
-# Patches start larger than the core's own inputs, so that what its blocks add does not drown them (docs/tuning.md).
+# Patches start larger than the backbone's own inputs, so that what its blocks add does not drown them (docs/tuning.md).
 PATCH_SCALE = 4.0
 
 
-def with_positions(inputs: Input, core: Core, how: str, longest: int) -> Input:
-    """Patches get tuned position embeddings where the core has no learned positions of its own.
+def with_positions(inputs: Input, backbone: Backbone, how: str, longest: int) -> Input:
+    """Patches get trainable position embeddings where the backbone has no learned positions of its own.
 
     Rotary positions tell the frozen attention how far apart two tokens are. Where on a picture or in a clip a patch is, only a
-    tuned vector can say.
+    trainable vector can say.
 
     Args:
-        how: "learned", "none", or "auto", which is "learned" for a core without learned positions.
+        how: "learned", "none", or "auto", which is "learned" for a backbone without learned positions.
         longest: tokens of the longest sample.
 
     Raises:
@@ -42,28 +42,29 @@ def with_positions(inputs: Input, core: Core, how: str, longest: int) -> Input:
         if how == "learned":
             raise FPTError("--input_positions learned is for patches of numbers; this task is made of text")
         return inputs
-    learned = how == "learned" or (how == "auto" and "pos" not in core.family.parts(core.model).values())
+    learned = how == "learned" or (how == "auto" and "pos" not in backbone.family.parts(backbone.model).values())
     return replace(inputs, positions=longest if learned else 0)
 
 
 @torch.no_grad()
 def init_input(
     model: FPT,
-    core: Core,
+    backbone: Backbone,
     tokenizer: PreTrainedTokenizerBase | None,
     how: str = "core",
     scale: float | None = None,
     gain: float | None = None,
 ) -> str:
-    """Start the input layer where the core expects its inputs.
+    """Start the input layer where the backbone expects its inputs.
 
-    For tokens, ``core`` gives each one the mean of the core's own embeddings of its text ("C", "[nH]", ...), so that the
+    For tokens, ``core`` gives each one the mean of the backbone's own embeddings of its text ("C", "[nH]", ...), so that the
     frozen blocks see states they know; ``normal`` draws from a normal distribution with the standard deviation of the
-    core's embedding. A random core, or one without a tokenizer, has no embedding of a text: there ``core`` means ``normal``.
+    backbone's embedding. A random backbone, or one without a tokenizer, has no embedding of a text: there ``core`` means
+    ``normal``.
 
     Patches have no text either: their linear layers start orthogonal (section 2 of the paper), the last one with the gain that
-    gives standardised patches states of the core's scale times `PATCH_SCALE`, or all with the `gain` that is given (the paper's
-    code has 1.41).
+    gives standardised patches states of the backbone's scale times `PATCH_SCALE`, or all with the `gain` that is given (the
+    paper's code has 1.41).
 
     Returns:
         What was done, in words.
@@ -73,9 +74,9 @@ def init_input(
     """
     if how not in ("core", "normal"):
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
-    std = core.input_std
+    std = backbone.input_std
     if isinstance(model.input, nn.Embedding):
-        return _init_table(model.input, core, tokenizer, how, 1.0 if scale is None else scale)
+        return _init_table(model.input, backbone, tokenizer, how, 1.0 if scale is None else scale)
     if scale is None:
         scale = PATCH_SCALE if isinstance(model.input, PatchEmbedding) else 1.0
     linear = [layer for layer in model.input.modules() if isinstance(layer, nn.Linear)]
@@ -93,34 +94,39 @@ def init_input(
     return f"orthogonal layers that give states of std {scale * std:.4f}"
 
 
-def _init_table(embedding: nn.Embedding, core: Core, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float) -> str:
-    embedding.weight.normal_(std=core.input_std)
-    table = core.token_embedding
-    from_core = how == "core"
-    if not from_core or core.tokenizer is None or tokenizer is None or table is None:
-        from_core = False
+def _init_table(
+    embedding: nn.Embedding, backbone: Backbone, tokenizer: PreTrainedTokenizerBase | None, how: str, scale: float
+) -> str:
+    embedding.weight.normal_(std=backbone.input_std)
+    table = backbone.token_embedding
+    from_backbone = how == "core"
+    if not from_backbone or backbone.tokenizer is None or tokenizer is None or table is None:
+        from_backbone = False
     else:
         table = table.float()
         try:
             with native():
                 for token, index in tokenizer.get_vocab().items():
-                    embedding.weight[index] = _meaning(token, tokenizer, core.tokenizer, table)
+                    embedding.weight[index] = _meaning(token, tokenizer, backbone.tokenizer, table)
         except ValueError as error:
             raise FPTError(
-                f"the tokenizer of backbone {core.spec.name!r} fails on the text of a token ({error}); give --input_init normal"
+                f"the tokenizer of backbone {backbone.spec.name!r} fails on the text of a token ({error}); give"
+                " --input_init normal"
             ) from error
     embedding.weight.mul_(scale)
-    start = "the core's embedding of each token's text" if from_core else f"a normal with std {core.input_std:.4f}"
+    start = "the backbone's embedding of each token's text" if from_backbone else f"a normal with std {backbone.input_std:.4f}"
     return start if scale == 1 else f"{start}, times {scale:g}"
 
 
-def _meaning(token: str, tokenizer: PreTrainedTokenizerBase, core: PreTrainedTokenizerBase, table: torch.Tensor) -> torch.Tensor:
-    """The core's embedding (hidden,) of a token: special tokens by their role, others by their text."""
+def _meaning(
+    token: str, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedTokenizerBase, table: torch.Tensor
+) -> torch.Tensor:
+    """The backbone's embedding (hidden,) of a token: special tokens by their role, others by their text."""
     if token in tokenizer.all_special_tokens:
-        roles = {tokenizer.bos_token: core.bos_token_id, tokenizer.eos_token: core.eos_token_id}
+        roles = {tokenizer.bos_token: backbone.bos_token_id, tokenizer.eos_token: backbone.eos_token_id}
         index = roles.get(token)
         return table.mean(dim=0) if index is None else table[index]
     text = tokenizer.convert_tokens_to_string([token])
     # A token of bytes that are part of a character decodes to the replacement character: it has no text.
-    ids = [] if "\ufffd" in text else core(text, add_special_tokens=False)["input_ids"]
+    ids = [] if "\ufffd" in text else backbone(text, add_special_tokens=False)["input_ids"]
     return table[ids].mean(dim=0) if ids else table.mean(dim=0)

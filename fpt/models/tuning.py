@@ -1,8 +1,8 @@
-"""What is tuned: parts of the core and the layers around it, by name.
+"""What is trained: parts of the backbone and the layers around it, by name.
 
 Parts: ``ln`` (norms), ``pos`` (learned positions), ``attn`` (attention), ``ff`` (feed-forward layers), ``in`` (input layer),
-``out`` (readout), ``lora`` (low-rank adapters of the core's linear layers, arXiv 2106.09685, through PEFT). The paper's FPT is
-``ln,pos,in,out`` (arXiv 2103.05247, section 2.1; what each part brings is in 3.12).
+``out`` (readout), ``lora`` (low-rank adapters of the backbone's linear layers, arXiv 2106.09685, through PEFT). The paper's FPT
+is ``ln,pos,in,out`` (arXiv 2103.05247, section 2.1; what each part brings is in 3.12).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tuned, and the shape of what is added to the core.
+    """What is trained, and the shape of what is added to the backbone.
 
     Attributes:
-        parts: of the core and around it; ``other`` is what is in no named part and only tuned with everything else.
+        parts: of the backbone and around it; ``other`` is what is in no named part and only trained with everything else.
         lora_rank, lora_alpha: of the adapters, when ``lora`` is among the parts.
-        input_layers, readout_layers: widths of hidden layers between the input and the core, and between it and the answer.
+        input_layers, readout_layers: widths of hidden layers between the input and the backbone, and between it and the answer.
     """
 
     parts: tuple[str, ...] = PRESETS["fpt"]
@@ -111,7 +111,7 @@ def perceptron(dim_in: int, widths: tuple[int, ...], dim_out: int) -> nn.Module:
 
 
 def add_lora(model: PreTrainedModel, tuning: Tuning) -> None:
-    """Put adapters into all linear layers of the core; they start as zero, so nothing changes yet."""
+    """Put adapters into all linear layers of the backbone; they start as zero, so nothing changes yet."""
     from peft import LoraConfig, inject_adapter_in_model
 
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]

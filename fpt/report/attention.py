@@ -36,30 +36,30 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
     """Attention of a model on samples of a split.
 
     Raises:
-        FPTError: its core has no attention, or does not show it.
+        FPTError: its backbone has no attention, or does not show it.
     """
     samples = prepared.samples(split)
-    core = model.core
+    backbone = model.core
     out = []
-    before = getattr(core.config, "_attn_implementation", None)
+    before = getattr(backbone.config, "_attn_implementation", None)
     try:
-        core.set_attn_implementation("eager")  # fused kernels keep no weights
+        backbone.set_attn_implementation("eager")  # fused kernels keep no weights
         for index in indices:
             batch = collate(samples.__getitems__([index]), prepared.input, prepared.output)
             mask = batch["attention_mask"]
             read = model.read(mask)
             with model.precision("cpu"):
                 states = model.input(batch["inputs"])
-                found = core(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
+                found = backbone(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
                 logits = model.readout(take(found.last_hidden_state, read)).flatten(1).float()
             layers = torch.stack([layer[0, :, read[0]] for layer in found.attentions])
             label = samples[index]["label"]
             out.append(Looked(index, layers.float().numpy(), prepared.output.predict(logits)[0].numpy(), label))
     except (TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise FPTError(f"a core of type {type(core).__name__} does not show its attention ({error})") from None
+        raise FPTError(f"a backbone of type {type(backbone).__name__} does not show its attention ({error})") from None
     finally:
         if before:
-            core.set_attn_implementation(before)
+            backbone.set_attn_implementation(before)
     return out
 
 

@@ -24,25 +24,25 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table of a task."""
     metrics = metrics_of(rows)
     published = [m for m in metrics if any(m in row.published for row in rows)]
-    head = ["model", "core", "seeds", "steps", f"valid {metrics[0]}", *(f"test {m}" for m in metrics)]
-    head += [*(f"published {m}" for m in published), "tuned", "s"]
+    head = ["model", "backbone", "seeds", "steps", f"valid {metrics[0]}", *(f"test {m}" for m in metrics)]
+    head += [*(f"published {m}" for m in published), "trainable", "s"]
     cells = []
     for row in rows:
-        tuned = row.first.trainable_parameters
+        trainable = row.first.trainable_parameters
         with np.errstate(over="ignore"):
             seconds = np.mean([r.wall_seconds for r in row.results])
-        core = row.first.core
-        weights = f" {core.sha256[:8]}" if core.sha256 and core.seed is None else ""
+        backbone = row.first.core
+        weights = f" {backbone.sha256[:8]}" if backbone.sha256 and backbone.seed is None else ""
         cells.append(
             [
                 row.name,
-                f"{core.name}{weights}",
+                f"{backbone.name}{weights}",
                 ", ".join(str(r.seed) for r in row.results),
                 ", ".join(f"{s:,}" for s in sorted({r.steps for r in row.results})),
                 _shown(row.score("valid", metrics[0]), len(row.runs)),
                 *(_shown(row.score("test", m), len(row.runs)) for m in metrics),
                 *(shown_metric(row.published[m]) if m in row.published else "" for m in published),
-                f"{tuned:,}" if tuned else "",
+                f"{trainable:,}" if trainable else "",
                 f"{seconds:,.0f}",
             ]
         )
@@ -61,9 +61,9 @@ def tdc_rows(task: str, rows: Sequence[Row]) -> list[str]:
         return []
     metric, cells = rows[0].first.primary_metric, []
     for row in rows:
-        tuned, score = row.first.trainable_parameters, row.score("test", metric)
+        trainable, score = row.first.trainable_parameters, row.score("test", metric)
         if score is not None:
-            cells.append([row.name, f"{tuned:,}" if tuned else "N/A", f"{score[0]:.3f} ± {score[1]:.3f}"])
+            cells.append([row.name, f"{trainable:,}" if trainable else "N/A", f"{score[0]:.3f} ± {score[1]:.3f}"])
     return markdown_table(["Model", "#Params", metric.upper()], cells)
 
 

@@ -141,17 +141,17 @@ def _tell_apart(rows: Sequence[Row]) -> None:
 
 def row_key(results: RunResults) -> str:
     """What runs of one row have in common: task, model, backbone (with its weights, unless they are random) and arguments."""
-    core = results.core
+    backbone = results.core
     same = {k: v for k, v in results.values["arguments"].items() if k not in FREE}
-    return json.dumps([results.task, core.name, None if core.seed is not None else core.sha256, same], sort_keys=True)
+    return json.dumps([results.task, backbone.name, None if backbone.seed is not None else backbone.sha256, same], sort_keys=True)
 
 
 def row_name(results: RunResults) -> str:
     """Model and backbone in words."""
-    core, model = results.core, results.model
-    layers = f", {core.num_layers} layers" if core.num_layers else ""
+    backbone, model = results.core, results.model
+    layers = f", {backbone.num_layers} layers" if backbone.num_layers else ""
     if model in ("fpt", "full", "lstm"):
-        return f"{'FPT' if model == 'fpt' else model}, {core.name}{layers}"
+        return f"{'FPT' if model == 'fpt' else model}, {backbone.name}{layers}"
     chosen = results.chosen.get("estimator")
     return f"{model} ({chosen})" if chosen else model
 

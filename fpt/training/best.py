@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from fpt.checkpoint import WEIGHTS, load_tuned, read_config
+from fpt.checkpoint import WEIGHTS, load_trainable, read_config
 from fpt.errors import FPTError
 from fpt.parallel import changing
 from fpt.training.records import Job, Progress
@@ -48,13 +48,13 @@ def step_of(output: Path) -> int | None:
         return None
 
 
-def check(job: Job, progress: Progress, core: dict[str, Any]) -> None:
+def check(job: Job, progress: Progress, backbone: dict[str, Any]) -> None:
     """Refuse to go on without the best checkpoint so far: at the end it would be missing.
 
     A checkpoint may be newer than the state: it is written first, and a run may have been stopped in between.
 
     Args:
-        progress, core: of the state that the run goes on from.
+        progress, backbone: of the state that the run goes on from.
 
     Raises:
         FPTError: the checkpoint is missing, damaged, older than the state says, or of another run.
@@ -70,8 +70,8 @@ def check(job: Job, progress: Progress, core: dict[str, Any]) -> None:
     if found.step < progress.best_step:
         wanted = f"the best one was of step {progress.best_step}"
         raise FPTError(f"--resume: the checkpoint is of step {found.step}, {wanted}{end}")
-    if any(found.core.get(name) != core.get(name) for name in WEIGHTS_OF):
-        raise FPTError(f"--resume: the checkpoint is on backbone {found.core.get('name')}, the state on {core['name']}{end}")
+    if any(found.core.get(name) != backbone.get(name) for name in WEIGHTS_OF):
+        raise FPTError(f"--resume: the checkpoint is on backbone {found.core.get('name')}, the state on {backbone['name']}{end}")
     if found.seed != job.args.seed or found.data_sha256 != job.prepared.manifest["data_sha256"]:
         raise FPTError(f"--resume: the checkpoint is of another run: of seed {found.seed}, or on other data{end}")
 
@@ -102,4 +102,4 @@ def load(run: Run) -> None:
     run.accelerator.wait_for_everyone()
     path = run.output / FOLDER / WEIGHTS
     with changing(run.accelerator, run.network.own_parameters()):
-        load_tuned(run.network, load_file(path), str(path))
+        load_trainable(run.network, load_file(path), str(path))

@@ -44,7 +44,7 @@ def parameter_groups(model: Network, args: TrainArguments) -> list[dict[str, Any
     """AdamW groups: matrices decay, norms, biases and positions do not; the input layer has its own rate."""
     matrices, plain, embedding = [], [], []
     roles = model.roles()
-    for name, parameter in model.tuned_parameters().items():
+    for name, parameter in model.trainable_parameters().items():
         if parameter.ndim < 2 or roles.get(name) == "position":
             plain.append(parameter)
         elif roles.get(name) == "input":

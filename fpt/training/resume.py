@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from fpt.args import flat
-from fpt.checkpoint import load_tuned
+from fpt.checkpoint import load_trainable
 from fpt.errors import FPTError
 from fpt.models.base import Made
 from fpt.parallel import MOMENTS, gather, load_optimizer_state, optimizer_state, precision, whole
@@ -121,7 +121,7 @@ def _check_progress(folder: Path, info: StateInfo) -> None:
         raise ValueError(f"{state.INFO}: there was no evaluation after its best step, {progress.best_step}")
     for name, kind in (("name", str), ("sha256", str | None)):
         if name not in info.core or not isinstance(info.core[name], kind):
-            raise ValueError(f"{state.INFO}: core has no {name}")
+            raise ValueError(f"{state.INFO}: backbone has no {name}")
 
 
 def _check_tensors(found: State) -> None:
@@ -205,13 +205,13 @@ def load_parameters(job: Job, made: Made, found: State, batches: int) -> None:
     Raises:
         FPTError: they are of another backbone, or not those of the model.
     """
-    info, core = found.info, made.core
-    if info.core != core:
+    info, backbone = found.info, made.core
+    if info.core != backbone:
         raise FPTError(
-            f"{job.output} was trained on backbone {_core_name(info.core)}, not on {_core_name(core)}; results of two backbones"
-            " are never mixed"
+            f"{job.output} was trained on backbone {_backbone_name(info.core)}, not on {_backbone_name(backbone)}; results"
+            " of two backbones are never mixed"
         )
-    load_tuned(made.network, found.part("model."), str(found.folder))
+    load_trainable(made.network, found.part("model."), str(found.folder))
     trained = {name for name, parameter in made.network.own_parameters().items() if parameter.requires_grad}
     kept = {name.rpartition(".")[0] for name in found.part("optimizer.")}
     if trained != kept:
@@ -248,8 +248,8 @@ def go_on(run: Run, found: State) -> None:
         run.random.state = numbers
 
 
-def _core_name(core: dict[str, Any]) -> str:
-    return f"{core['name']} ({(core['sha256'] or 'no hash')[:12]}…)"
+def _backbone_name(backbone: dict[str, Any]) -> str:
+    return f"{backbone['name']} ({(backbone['sha256'] or 'no hash')[:12]}…)"
 
 
 def _unusable(found: State, why: str) -> NoReturn:

@@ -95,7 +95,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         return write_summary(output, done, failures, log)
     results = done[0]
     log(
-        f"\n{task.name}: core {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
+        f"\n{task.name}: backbone {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
         f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n{speed(results)}; {output / RESULTS_FILE}"
     )
     return results

@@ -1,4 +1,5 @@
-"""Several tunings of one frozen core side by side: `--seeds 1,2,3 --learning_rates 1e-3,3e-3`, one process, one copy of the core.
+"""Several tunings of one frozen backbone side by side: `--seeds 1,2,3 --learning_rates 1e-3,3e-3`, one process, one copy of the
+backbone.
 
 Each run has its own input layer, norms, positions, readout, optimizer, batches and folder, and comes out as it would alone. The
 frozen layers, which are nearly all of the weights and of the work, see the batches of all runs as one row of tokens.
@@ -31,17 +32,17 @@ Part = tuple[Sequence[Any], Sequence[Batch], Sequence[torch.Tensor]]
 
 
 class Together(nn.Module):
-    """Models of one core as one module: its frozen layers are there once, and what is tuned is looked up by run.
+    """Models of one backbone as one module: its frozen layers are there once, and what is trained is looked up by run.
 
     Args:
         models: their frozen parameters are the same tensors.
-        log: is told when this core does not allow it, and the runs take turns instead.
+        log: is told when this backbone does not allow it, and the runs take turns instead.
     """
 
     def __init__(self, models: Sequence[FPT], log: Callable[[str], None] = print) -> None:
         super().__init__()
         first, family = models[0], models[0].family
-        # No `nn.ModuleList`: a core is looked through for such lists.
+        # No `nn.ModuleList`: a backbone is looked through for such lists.
         self.models, self.log, self.runs, self.obstacle = list(models), log, _Runs(), ""
         if first.core_dropout:
             self.refuse("dropout inside the backbone would draw the numbers of all runs at once")
@@ -178,7 +179,7 @@ class _Runs:
 
 
 class Each(nn.Module):
-    """A tuned module of each run, on the part of the row that is the run's."""
+    """A trainable module of each run, on the part of the row that is the run's."""
 
     def __init__(self, modules: Sequence[nn.Module], runs: _Runs) -> None:
         super().__init__()
@@ -223,7 +224,7 @@ class EachNorm(Each):
 def _why_not(model: nn.Module, runs: Sequence[Any], active: Sequence[int], batches: Sequence[Batch], tolerance: float) -> str:
     """Hold some samples of all runs in one row against each alone; empty when they agree.
 
-    A core may do something with its norms or positions that is not known here.
+    A backbone may do something with its norms or positions that is not known here.
     """
     every = (model, *(run.model for run in runs))
     for one in every:
@@ -234,9 +235,9 @@ def _why_not(model: nn.Module, runs: Sequence[Any], active: Sequence[int], batch
     try:
         found = model(active, batches)
         off = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) / max(scale, 1e-6)
-        why = "" if off <= tolerance else f"logits of this core are {off:.1%} off"
+        why = "" if off <= tolerance else f"logits of this backbone are {off:.1%} off"
     except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
-        why = f"this core can't have it ({str(error).splitlines()[0]})"
+        why = f"this backbone can't have it ({str(error).splitlines()[0]})"
     for one in every:
         one.train()
     return why

@@ -109,8 +109,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     """The summary as it is printed."""
     runs, failed, metric = summary["runs"], summary["failed"], summary["primary_metric"]
     count = f"{len(runs)} runs" if not failed else f"{len(runs)} of {len(runs) + len(failed)} runs"
-    core, split = summary["core"]["name"], summary["split"]["method"]
-    out = [f"\n{summary['task']}: core {core}, {split} split, {count} side by side; {metric}:"]
+    backbone, split = summary["core"]["name"], summary["split"]["method"]
+    out = [f"\n{summary['task']}: backbone {backbone}, {split} split, {count} side by side; {metric}:"]
     for run in runs:
         shown = "  ".join(f"{split} {shown_metric(run[split][metric])}" for split in ("valid", "test") if split in run)
         out.append(f"  {run['folder']}: step {run['best_step']} of {run['steps']}, {shown}")

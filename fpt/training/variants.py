@@ -47,7 +47,7 @@ def variants(args: TrainArguments, output: Path) -> list[TrainArguments]:
 
 
 def one_of_each(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> tuple[DataArguments, ModelArguments]:
-    """Runs side by side share one split and one core: those of the first seed, unless the arguments name others."""
+    """Runs side by side share one split and one backbone: those of the first seed, unless the arguments name others."""
     if not several(args):
         return data, model_args
     first = seeds_of(args)[0]

@@ -1,9 +1,10 @@
-"""Each core: does it load and train, how many parameters are tuned, how much memory and time does a step take?
+"""Each backbone: does it load and train, how many parameters are trainable, how much memory and time does a step take?
 
-    python benchmarks/cores.py --cores random:gpt2 random:gpt2-xl random:gpt2-xl,bf16 smollm2 lstm
+    python benchmarks/backbones.py --backbones random:gpt2 random:gpt2-xl random:gpt2-xl,bf16 smollm2 lstm
 
-A step is forward, backward and AdamW on the tuned tensors, batch 16 x 64 patches of 48 numbers, 10 classes. Each core has its
-own process; the peak is the largest resident set since it started, the base what Python and the packages take without a core.
+A step is forward, backward and AdamW on the trainable tensors, batch 16 x 64 patches of 48 numbers, 10 classes. Each backbone has
+its own process; the peak is the largest resident set since it started, the base what Python and the packages take without a
+backbone.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def warm_up() -> None:
 
 
 def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: int) -> dict[str, float | int | str]:
-    """Load a core and train a few steps."""
+    """Load a backbone and train a few steps."""
     import torch
 
-    from fpt.backbones.base import CoreSpec
-    from fpt.backbones.loading import load_core
+    from fpt.backbones.base import BackboneSpec
+    from fpt.backbones.loading import load_backbone
     from fpt.inputs import Patches
-    from fpt.inspect import empty_core, empty_model, step_flops
+    from fpt.inspect import empty_backbone, empty_model, step_flops
     from fpt.models.fpt import build_model
     from fpt.models.input_init import init_input
     from fpt.models.tuning import Tuning, parse_parts
@@ -57,15 +58,15 @@ def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: in
     base = peak()
     start = time.perf_counter()
     tuning = Tuning(parse_parts(tune))
-    core = load_core(CoreSpec(name, dtype=dtype, seed=1), keep_fp32=tuning.parts)
+    backbone = load_backbone(BackboneSpec(name, dtype=dtype, seed=1), keep_fp32=tuning.parts)
     loaded = time.perf_counter() - start
     after_load = peak()
     output = Classes(tuple("0123456789"))
-    model = build_model(core, Patches(48), output, tuning).train()
-    init_input(model, core, None)
-    spec = core.spec
-    del core  # a run needs the core's own input table no longer
-    optimizer = torch.optim.AdamW(model.tuned_parameters().values(), lr=1e-3)
+    model = build_model(backbone, Patches(48), output, tuning).train()
+    init_input(model, backbone, None)
+    spec = backbone.spec
+    del backbone  # a run needs the backbone's own input table no longer
+    optimizer = torch.optim.AdamW(model.trainable_parameters().values(), lr=1e-3)
     values, mask = torch.randn(batch, tokens, 48), torch.ones(batch, tokens, dtype=torch.long)
     labels = torch.randint(0, 10, (batch,))
     times, losses = [], []
@@ -79,11 +80,11 @@ def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: in
         times.append(time.perf_counter() - start)
     highest = peak()
     seconds = statistics.median(times[1:])
-    flops = sum(step_flops(empty_model(empty_core(spec), Patches(48), output, tuning), Patches(48), batch, tokens))
-    tuned, total = model.count()
+    flops = sum(step_flops(empty_model(empty_backbone(spec), Patches(48), output, tuning), Patches(48), batch, tokens))
+    trainable, total = model.count()
     return {
         "core": f"{name} {dtype}",
-        "tuned": tuned,
+        "trainable": trainable,
         "total": total,
         "weights": sum(p.nbytes for p in model.parameters()),
         "base": base,
@@ -98,8 +99,8 @@ def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cores", nargs="+", default=["random:gpt2"], help="names for --backbone; NAME,bf16 for a precision")
-    parser.add_argument("--tune", default="fpt", help="what is tuned")
+    parser.add_argument("--backbones", nargs="+", default=["random:gpt2"], help="names for --backbone; NAME,bf16 for a precision")
+    parser.add_argument("--tune", default="fpt", help="what is trained")
     parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a sample")
     parser.add_argument("--steps", type=int, default=3, help="steps to time, after one to warm up; the median is shown")
@@ -107,22 +108,25 @@ def main() -> None:
     args = parser.parse_args()
     shape = (args.batch_size, args.tokens, args.steps)
     if args.one:
-        name, _, dtype = args.cores[0].partition(",")
+        name, _, dtype = args.backbones[0].partition(",")
         print(json.dumps(measure(name, dtype or "fp32", args.tune, *shape)))
         return
     print(f"--tune {args.tune}, batch {args.batch_size} x {args.tokens} tokens, {psutil.cpu_count()} CPU cores")
-    print(f"{'core':<26}{'tuned':>11}{'weights':>9}{'loaded':>8}{'peak GiB':>9}{'load s':>8}{'step s':>8}{'GFLOP/s':>9}  learns")
-    for core in args.cores:
-        command = [sys.executable, __file__, "--one", "--cores", core, "--tune", args.tune]
+    print(
+        f"{'backbone':<26}{'trainable':>11}{'weights':>9}{'loaded':>8}{'peak GiB':>9}{'load s':>8}{'step s':>8}{'GFLOP/s':>9}"
+        "  learns"
+    )
+    for backbone in args.backbones:
+        command = [sys.executable, __file__, "--one", "--backbones", backbone, "--tune", args.tune]
         command += ["--batch_size", str(shape[0]), "--tokens", str(shape[1]), "--steps", str(shape[2])]
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
         if done.returncode:
-            print(f"{core:<26}{done.stderr.strip().splitlines()[-1]}", flush=True)
+            print(f"{backbone:<26}{done.stderr.strip().splitlines()[-1]}", flush=True)
             continue
         r = json.loads(done.stdout.splitlines()[-1])
         gib = {k: f"{r[k] / 2**30:.2f}" for k in ("weights", "after_load", "peak")}
         print(
-            f"{r['core']:<26}{r['tuned']:>11,}{gib['weights']:>9}{gib['after_load']:>8}{gib['peak']:>9}{r['load_seconds']:>8.1f}"
+            f"{r['core']:<26}{r['trainable']:>11,}{gib['weights']:>9}{gib['after_load']:>8}{gib['peak']:>9}{r['load_seconds']:>8.1f}"
             f"{r['step_seconds']:>8.2f}{r['flops'] / r['step_seconds'] / 1e9:>9.0f}  {'yes' if r['learns'] else 'NO'}",
             flush=True,
         )

