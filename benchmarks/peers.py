@@ -52,12 +52,12 @@ from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.flops import matmul_peak, step_flops
 from fpt.models.base import MODELS
 from fpt.parallel import training_accelerator
-from fpt.pretrained import fetch, open_model, read_config
 from fpt.tasks.base import TASKS, resolve
 from fpt.training import Job, Run, learn
 from fpt.training.loop import batches as batches_of
 from fpt.training.shared_backbone import one_by_one
 from fpt.training.start import start as start_run
+from fpt.untrusted.pretrained import fetch, open_model, read_config
 
 RATE, CLIP = 1e-3, 1.0
 BPE = "ours-bpe"

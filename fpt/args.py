@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-from fpt import checks
-from fpt.checks import check_known, check_ranges, check_types, number_list
 from fpt.errors import FPTError
+from fpt.flags import checks
+from fpt.flags.checks import check_known, check_ranges, check_types, number_list
 
 T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")

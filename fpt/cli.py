@@ -14,9 +14,9 @@ from dataclasses import fields
 from typing import Any
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, Training, as_dict
-from fpt.config_file import Configuration, read_configuration
 from fpt.errors import FPTError, UsageError
-from fpt.parser import parser_of, program, read_words
+from fpt.flags.config_file import Configuration, read_configuration
+from fpt.flags.parser import parser_of, program, read_words
 
 
 def parse(description: str, *kinds: Any) -> tuple[Any, ...]:
@@ -62,7 +62,7 @@ def parse_training(description: str, *more: type, unread: Collection[str] = (), 
     """
     found = read_training(sys.argv[1:], *more, description=description)
     # Imported late: it knows all tasks and models.
-    from fpt.unread import unread_flags
+    from fpt.flags.unread import unread_flags
 
     refuse_unread({**unread_flags(found), **{name: why for name in unread if name in found.given}})
     if os.environ.get("RANK", "0") == "0":
@@ -157,7 +157,7 @@ def _own_kinds(dataset: str | None, model: str, described: bool = False) -> tupl
 
 def _made(kinds: Sequence[type], values: dict[str, Any]) -> list[Any]:
     """An instance of each dataclass; what it refuses is a mistake on the command line."""
-    from fpt.checks import check_types
+    from fpt.flags.checks import check_types
 
     made = []
     for kind in kinds:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fpt.console import consoles
-from fpt.escape import one_line
+from fpt.text.console import consoles
+from fpt.text.escape import one_line
 
 DEBUG = "FPT_DEBUG"
 # Exit status of a mistake of the user's, and of a fault.

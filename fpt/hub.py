@@ -12,9 +12,9 @@ from pathlib import Path
 from fpt.checkpoint import find_checkpoint, read_config
 from fpt.checkpoint.remote import FILES, check_push, push
 from fpt.cli import read_arguments
-from fpt.disk import refusals
 from fpt.errors import cli
-from fpt.files import read_stably
+from fpt.files.disk import refusals
+from fpt.files.whole import read_stably
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from fpt.errors import FPTError, UsageError, cli, did_you_mean
-from fpt.launch_checks import deepspeed_file
+from fpt.launching.environment import deepspeed_file
 
 INTERRUPTED = 130
 

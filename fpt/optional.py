@@ -52,7 +52,7 @@ def need(package: str, purpose: str) -> ModuleType:
 
 def missing(package: str) -> str:
     """Why an optional package can't be used and how to install it, or an empty string if it can be used."""
-    from fpt.escape import one_line
+    from fpt.text.escape import one_line
 
     if package not in _broken:
         try:

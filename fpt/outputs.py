@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from fpt.errors import FPTError
-from fpt.output_text import counts_text, decimals, number_text, only_text, probability_text
 from fpt.results import RESOLUTION, Scores, bit_metrics, classification_metrics, constant, multilabel_metrics, regression_metrics
+from fpt.text.predictions import counts_text, decimals, number_text, only_text, probability_text
 
 # Bits of one sample.
 MOST_BITS = 1_000_000

@@ -21,8 +21,8 @@ from torch import nn
 from fpt.args import TrainArguments
 from fpt.backbones.base import DTYPES
 from fpt.errors import FPTError
-from fpt.launch_checks import check_launch
-from fpt.launched import check_environment, switched_on, wanted_precision
+from fpt.launching.environment import check_launch
+from fpt.launching.launched import check_environment, switched_on, wanted_precision
 from fpt.optional import need
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

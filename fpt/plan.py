@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
 from fpt.backbones.base import Backbone, checkpoint_blocks
-from fpt.checks import Range, check_known, check_ranges
 from fpt.cli import parse_training
 from fpt.errors import cli
+from fpt.flags.checks import Range, check_known, check_ranges
 from fpt.inputs import Input, Tokens
 from fpt.inspect import NOT_READ, empty_run, rows_of, step_flops
 from fpt.models.fpt import FPT

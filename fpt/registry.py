@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from fpt.errors import FPTError, did_you_mean
-from fpt.escape import one_line
 from fpt.optional import missing_of
+from fpt.text.escape import one_line
 
 T = TypeVar("T")
 

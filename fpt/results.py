@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fpt.files import write_json
+from fpt.files.whole import write_json
 
 RESULTS_FILE = "results.json"
 # Values by metric, None where one is not defined.

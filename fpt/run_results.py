@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fpt.errors import FPTError
 from fpt.results import RESULTS_FILE, Scores
-from fpt.typed import as_type, read_json
+from fpt.untrusted.typed import as_type, read_json
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fpt.files import sha256_file
+from fpt.files.whole import sha256_file
 
 SEED = 9
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
 
-from fpt.csv_files import write_csv
+from fpt.files.tables import write_csv
 
 TEXTS = [
     '<img src=x onerror="alert(1)">',

@@ -108,7 +108,7 @@ NEEDED = {EvaluateArguments: {"checkpoint": "run"}, ExperimentArguments: {"file"
 
 @pytest.mark.parametrize(("kind", "name", "is_float"), NUMBERS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_no_number_is_not_finite_or_of_another_type(kind: type, name: str, is_float: bool) -> None:
-    from fpt.checks import check_types
+    from fpt.flags.checks import check_types
 
     for value in (float("nan"), float("inf"), -float("inf"), "5", True, [1]) if is_float else (5.0, float("nan"), "5", True, [1]):
         with pytest.raises(FPTError, match=f"--{name}"):

@@ -14,8 +14,8 @@ import pytest
 
 from fpt.args import as_dict
 from fpt.cli import parse_training
-from fpt.config_file import read_configuration
 from fpt.errors import FPTError
+from fpt.flags.config_file import read_configuration
 from fpt.training import run
 
 SMALL = "--dataset bit-xor --num_bits 4 --backbone random:gpt2 --num_layers 1 --eval_steps 2 --max_steps 2 --learning_rate 1e-3"

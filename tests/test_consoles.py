@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from fpt import console, errors
-from fpt.console import Console, consoles, typed
+from fpt import errors
 from fpt.errors import FPTError, RejectedRows, cli
-from fpt.escape import one_line, terminal
+from fpt.text import console
+from fpt.text.console import Console, consoles, typed
+from fpt.text.escape import one_line, terminal
 
 ROOT = Path(__file__).parent.parent
 # Prints more than a pipe holds, and leaves a file when it came to its end.
@@ -250,7 +251,7 @@ def test_any_exception_is_one_line(
 def test_a_fault_of_ours_names_our_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli(lambda: print(one_line(None)))  # type: ignore[arg-type]
-    assert "unexpected AttributeError at fpt/escape.py:" in capsys.readouterr().err
+    assert "unexpected AttributeError at fpt/text/escape.py:" in capsys.readouterr().err
 
 
 def test_a_mistake_that_all_processes_see_is_said_once(

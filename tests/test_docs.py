@@ -24,7 +24,7 @@ from fpt.backbones.base import FAMILIES
 from fpt.cli import parse, parse_training
 from fpt.evaluation import run as evaluation
 from fpt.experiment.spec import ExperimentArguments, read_experiment
-from fpt.files import write_json
+from fpt.files.whole import write_json
 from fpt.models.base import MODELS
 from fpt.plan import PlanArguments
 from fpt.tasks.base import TASKS

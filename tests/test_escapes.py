@@ -21,9 +21,14 @@ from hypothesis import strategies as st
 from strange_text import HALF, READER, TEXTS, cells_of, everywhere, kinds, results_of, write_run
 
 from fpt.checkpoint.card import model_card
-from fpt.csv_files import read_csv, write_csv
 from fpt.errors import FPTError
-from fpt.escape import (
+from fpt.experiment.runner import Cell, Row, finished
+from fpt.experiment.spec import Experiment
+from fpt.experiment.table import table
+from fpt.files.tables import read_csv, write_csv
+from fpt.files.whole import slug, write_json
+from fpt.report.figures import figure, picture_text
+from fpt.text.escape import (
     csv_cell,
     csv_plain,
     is_formula,
@@ -34,11 +39,6 @@ from fpt.escape import (
     visible,
     yaml_text,
 )
-from fpt.experiment.runner import Cell, Row, finished
-from fpt.experiment.spec import Experiment
-from fpt.experiment.table import table
-from fpt.files import slug, write_json
-from fpt.report.figures import figure, picture_text
 
 PIECES = st.sampled_from(
     [*TEXTS, *"=+-@＝＋－＠'\"\t\r\n\0 ,;\\`*_[]()<>&|~$#!.:^{}/%1aé", HALF, "\u202e", "\x1b", "\ufeff", "😀", "  "]

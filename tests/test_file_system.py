@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from fpt.args import DataArguments, EvaluateArguments
 from fpt.data.cache import prepare
-from fpt.disk import is_temporary, reason, refusals
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
-from fpt.files import alone, cache_home, new_folder, sha256_file, user_path, write_json, write_text
+from fpt.files.disk import is_temporary, reason, refusals
+from fpt.files.whole import alone, cache_home, new_folder, sha256_file, user_path, write_json, write_text
 from fpt.report import find_runs
 from fpt.tasks.base import TASKS
 from fpt.training import run

@@ -15,11 +15,11 @@ import torch
 
 from fpt.args import DataArguments
 from fpt.checkpoint import save
-from fpt.csv_files import write_csv
 from fpt.data.tokenizers import build_tokenizer
-from fpt.disk import is_temporary
 from fpt.errors import FPTError
-from fpt.files import new_folder, sha256_file
+from fpt.files.disk import is_temporary
+from fpt.files.tables import write_csv
+from fpt.files.whole import new_folder, sha256_file
 from fpt.training import run, state
 
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 import fpt
 from fpt.args import DataArguments, EvaluateArguments
 from fpt.checkpoint import read_config
-from fpt.csv_files import read_csv
 from fpt.data.cache_folders import read_manifest
 from fpt.data.entry import load_entry
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
+from fpt.files.tables import read_csv
 from fpt.report.page import build
 from fpt.report.runs import find_runs
 from fpt.tasks.base import TASKS, resolve

@@ -19,7 +19,7 @@ from fpt.data.open_tokenizer import find_tokenizer, open_tokenizer
 from fpt.data.tokenizer_checks import check_tokenizer
 from fpt.data.tokenizers import build_tokenizer, encode_texts, tokenizer_sha256, vocabulary_size
 from fpt.errors import FPTError
-from fpt.files import package_folder
+from fpt.files.whole import package_folder
 
 
 @pytest.mark.parametrize("name", HONEST)

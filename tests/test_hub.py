@@ -20,7 +20,7 @@ import fpt.checkpoint.remote
 from fpt.checkpoint import find_checkpoint
 from fpt.checkpoint.remote import FILES, is_hub_name, push
 from fpt.errors import FPTError
-from fpt.files import sha256_file
+from fpt.files.whole import sha256_file
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent

@@ -23,11 +23,11 @@ import torch
 from conftest import molecules, short_run, write_tdc
 from safetensors.torch import load_file
 
-import fpt.files
+import fpt.files.whole
 from fpt.checkpoint import find_checkpoint, read_config
-from fpt.disk import is_temporary
 from fpt.errors import FPTError
-from fpt.files import read_stably, write_text
+from fpt.files.disk import is_temporary
+from fpt.files.whole import read_stably, write_text
 from fpt.training import run, state
 from fpt.training.run_dir import LOCK, OUTPUTS, remove_outputs, repair
 
@@ -71,7 +71,7 @@ class Kill:
 
 def _patch(do: Callable[[Any, Any, Any], Any]) -> None:
     """Have `do` make each call to the file system, given the call and its arguments."""
-    for owner, name in [*((os, name) for name in CALLS), (fpt.files, "exchange")]:
+    for owner, name in [*((os, name) for name in CALLS), (fpt.files.whole, "exchange")]:
         call = getattr(owner, name)
         setattr(owner, name, lambda *args, _call=call, **options: do(_call, args, options))
 
@@ -98,7 +98,7 @@ def _train(place: Place, name: str, flags: dict[str, Any], kill: Kill | None, ra
                 os.kill(os.getpid(), signal.SIGKILL)
 
     if kill and kill.in_steps:
-        fpt.files.exchange = lambda one, two: False
+        fpt.files.whole.exchange = lambda one, two: False
     _patch(do)
     groups = short_run(place.folder / "raw", place.core, place.folder / name)
     changes = {"max_steps": 8, "eval_steps": 2, "save_steps": 2, "per_device_batch_size": 32 // place.processes, **flags}

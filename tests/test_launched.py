@@ -12,7 +12,7 @@ import torch
 from fpt.args import ModelArguments, TrainArguments
 from fpt.checkpoint import read_config
 from fpt.errors import FPTError
-from fpt.launched import check_launcher
+from fpt.launching.launched import check_launcher
 from fpt.parallel import make_accelerator
 from fpt.training import run
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from fpt import launch, launch_checks
+from fpt import launch
 from fpt.errors import FPTError
-from fpt.launch_checks import DEEPSPEED_FILE, check_launch
+from fpt.launching import environment as launch_checks
+from fpt.launching.environment import DEEPSPEED_FILE, check_launch
 
 ROOT = Path(__file__).parent.parent
 TWO = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from accelerate import Accelerator
 
-from fpt.console import consoles
+from fpt.text.console import consoles
 from fpt.training import Run, resume, run, validation
 from fpt.training.monitor import Bar
 

@@ -10,13 +10,13 @@ import pytest
 
 from fpt.args import EvaluateArguments
 from fpt.checkpoint.config import CONFIG, WEIGHTS
-from fpt.disk import temporary_folder
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.experiment import __main__ as experiment
 from fpt.experiment.spec import ExperimentArguments
-from fpt.files import old_folder, sha256_file, write_json, write_text
-from fpt.output_paths import check_output_file, check_output_folder
+from fpt.files.disk import temporary_folder
+from fpt.files.output_paths import check_output_file, check_output_folder
+from fpt.files.whole import old_folder, sha256_file, write_json, write_text
 from fpt.report import __main__ as page
 from fpt.training import run
 

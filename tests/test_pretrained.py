@@ -23,7 +23,6 @@ from transformers import ASTConfig, ASTForAudioClassification, AutoModel
 from traps import AUTO, LEADS, publish, put_traps
 
 import fpt
-from fpt import pretrained
 from fpt.args import DataArguments, EvaluateArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.backbones.loading import core_config, load_backbone
@@ -31,9 +30,10 @@ from fpt.checkpoint import load_checkpoint
 from fpt.data.tokenizers import build_tokenizer
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
-from fpt.files import sha256_file
+from fpt.files.whole import sha256_file
 from fpt.models.ast import _trained
 from fpt.training import run
+from fpt.untrusted import pretrained
 
 
 @pytest.fixture

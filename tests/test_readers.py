@@ -17,16 +17,16 @@ from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
 import fpt.checkpoint.config
-import fpt.disk
-import fpt.files
+import fpt.files.disk
+import fpt.files.whole
 from fpt import hub
 from fpt.args import EvaluateArguments
 from fpt.checkpoint import find_checkpoint, load_checkpoint
 from fpt.checkpoint.config import CONFIG, WEIGHTS
 from fpt.data.cache_folders import manifests
-from fpt.disk import exchange, temporary_folder
 from fpt.evaluation import run as evaluation
-from fpt.files import new_folder, old_folder, read_stably, sha256_file, write_json, write_text
+from fpt.files.disk import exchange, temporary_folder
+from fpt.files.whole import new_folder, old_folder, read_stably, sha256_file, write_json, write_text
 from fpt.hub import snapshot
 from fpt.report import find_runs
 from fpt.training import run
@@ -51,7 +51,7 @@ def read_version(folder: Path) -> int:
 def _write(folder: Path, stop: Path, in_steps: bool) -> None:
     torch.set_num_threads(1)
     if in_steps:
-        fpt.files.exchange = lambda one, two: False
+        fpt.files.whole.exchange = lambda one, two: False
     number = 0
     while not stop.exists():
         number += 1
@@ -64,7 +64,7 @@ def writer(request, tmp_path: Path) -> Iterator[Path]:
     folder, stop = tmp_path / "run" / "checkpoint", tmp_path / "stop"
     write_version(folder, 0)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fpt.files", "safetensors.torch"])
+    context.set_forkserver_preload(["fpt.files.whole", "safetensors.torch"])
     process = context.Process(target=_write, args=(folder, stop, request.param))
     process.start()
     yield folder.parent
@@ -218,9 +218,9 @@ def test_a_version_that_goes_while_it_is_read_is_not_damaged(tmp_path: Path) -> 
 
 
 def test_a_folder_that_is_replaced_for_ever_is_one_line(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fpt.files, "READS", 4)
+    monkeypatch.setattr(fpt.files.whole, "READS", 4)
     write_version(tmp_path / "checkpoint", 1)
-    with pytest.raises(fpt.files.FPTError, match="is replaced again and again"):
+    with pytest.raises(fpt.files.whole.FPTError, match="is replaced again and again"):
         read_stably(tmp_path / "checkpoint", lambda place: write_version(place, 2))
 
 
@@ -236,7 +236,7 @@ def test_a_swap_is_one_step_where_the_system_can(tmp_path: Path) -> None:
 
 
 def test_a_swap_in_two_steps_is_undone_when_the_second_fails(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fpt.files, "exchange", lambda one, two: False)
+    monkeypatch.setattr(fpt.files.whole, "exchange", lambda one, two: False)
     folder = tmp_path / "checkpoint"
     write_version(folder, 1)
     rename = os.rename
@@ -247,7 +247,7 @@ def test_a_swap_in_two_steps_is_undone_when_the_second_fails(tmp_path: Path, mon
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(fpt.files.FPTError, match="No space left on device; make room"):
+    with pytest.raises(fpt.files.whole.FPTError, match="No space left on device; make room"):
         write_version(folder, 2)
     assert read_version(folder) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
@@ -292,7 +292,7 @@ def test_temporaries_of_the_living_stay_and_of_the_dead_go(tmp_path: Path) -> No
         (tmp_path / ".other.new.dead0000").touch()
         (tmp_path / ".thing.new").touch()
         (tmp_path / ".thing.newer.dead0000").touch()
-        fpt.disk.sweep_beside(tmp_path / "thing")
+        fpt.files.disk.sweep_beside(tmp_path / "thing")
         assert living.exists()
         assert not dead.exists()
         assert {p.name for p in tmp_path.iterdir()} == {living.name, ".other.new.dead0000", ".thing.new", ".thing.newer.dead0000"}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from fpt.args import changed
 from fpt.errors import FPTError
-from fpt.files import sha256_file
+from fpt.files.whole import sha256_file
 from fpt.training import Run, loop, resume, run, state, validation
 from fpt.training.content import changes
 

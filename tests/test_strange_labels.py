@@ -15,11 +15,11 @@ from strange_text import cells_of, kinds
 
 import fpt
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
-from fpt.csv_files import read_csv
 from fpt.errors import FPTError
-from fpt.escape import is_formula
 from fpt.evaluation import run as evaluation
+from fpt.files.tables import read_csv
 from fpt.report import build, find_runs
+from fpt.text.escape import is_formula
 from fpt.training import run
 
 LABELS = ["=cmd|' /C calc'!A0", '<img src=x onerror="alert(1)">$\\frac{`']

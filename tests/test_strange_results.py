@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from strange_text import HALF, TEXTS, everywhere, kinds, results_of, write_experiment, write_run
 
 from fpt.errors import FPTError, cli
-from fpt.escape import visible
 from fpt.report import build, find_runs, page
 from fpt.report.__main__ import main
 from fpt.report.runs import read_rows
+from fpt.text.escape import visible
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
 

@@ -17,7 +17,7 @@ from fpt.backbones.base import BackboneSpec
 from fpt.backbones.loading import load_backbone
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
-from fpt.files import sha256_file
+from fpt.files.whole import sha256_file
 from fpt.inputs import Patches, Tokens
 from fpt.models.fpt import build_model
 from fpt.models.input_init import init_input

@@ -22,7 +22,7 @@ from fpt.checkpoint.card import model_card
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
-from fpt.files import alone, new_folder, sha256_file, write_text
+from fpt.files.whole import alone, new_folder, sha256_file, write_text
 from fpt.results import classification_metrics, table
 from fpt.tasks.base import TASKS
 from fpt.training import run

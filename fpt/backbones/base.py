@@ -23,9 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
-from fpt import pretrained
 from fpt.errors import FPTError
 from fpt.registry import Registry
+from fpt.untrusted import pretrained
 
 RANDOM, RUN = "random:", "run:"
 # No backbone has more blocks.

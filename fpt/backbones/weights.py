@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fpt.files import release_pages
+from fpt.files.whole import release_pages
 
 
 class Weights:

@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fpt.escape import markdown, markdown_block, markdown_code, markdown_table, yaml_text
 from fpt.results import shown_metric
+from fpt.text.escape import markdown, markdown_block, markdown_code, markdown_table, yaml_text
 
 # Every value is escaped before it comes here.
 TEMPLATE = """\

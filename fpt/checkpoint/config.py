@@ -11,13 +11,13 @@ from fpt.args import DataArguments
 from fpt.backbones.base import DTYPES, MOST_LAYERS, BackboneSpec
 from fpt.data.schema import Schema
 from fpt.errors import FPTError
-from fpt.files import sha256_file
+from fpt.files.whole import sha256_file
 from fpt.inputs import INPUTS, Input, Tokens
 from fpt.models.base import MODELS, NetworkModel
 from fpt.models.tuning import PARTS, Tuning
 from fpt.outputs import OUTPUTS, Output
 from fpt.results import RESOLUTIONS
-from fpt.typed import as_type, read_json
+from fpt.untrusted.typed import as_type, read_json
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
 SHA256 = re.compile("[0-9a-f]{64}")

@@ -26,9 +26,9 @@ from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.data.open_tokenizer import open_tokenizer
-from fpt.disk import refusals
 from fpt.errors import FPTError
-from fpt.files import read_stably, user_path, whole_folder
+from fpt.files.disk import refusals
+from fpt.files.whole import read_stably, user_path, whole_folder
 from fpt.inputs import Tokens
 from fpt.models.base import MODELS, Network
 from fpt.models.fpt import FPT, build_model

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import FPTError
-from fpt.pretrained import announce
+from fpt.untrusted.pretrained import announce
 
 # What a checkpoint has; nothing else is sent, and nothing else is fetched.
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md")

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.checkpoint.card import model_card
 from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS
-from fpt.files import new_folder, sha256_file, write_json, write_text
+from fpt.files.whole import new_folder, sha256_file, write_json, write_text
 from fpt.models.base import Network
 from fpt.models.fpt import FPT
 from fpt.version import __version__

@@ -23,9 +23,9 @@ from fpt.data.entry import build_entry, load_entry
 from fpt.data.prepared import Prepared
 from fpt.data.samples import GeneratedSamples
 from fpt.data.tokenizers import TRAINED, build_tokenizer, tokenizer_sha256
-from fpt.disk import reason, refusals
 from fpt.errors import FPTError, RejectedRows
-from fpt.files import alone, cache_home, slug, user_path
+from fpt.files.disk import reason, refusals
+from fpt.files.whole import alone, cache_home, slug, user_path
 from fpt.inputs import Patches
 from fpt.tasks.base import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
 

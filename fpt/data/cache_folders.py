@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fpt.disk import remove
 from fpt.errors import FPTError
-from fpt.files import alone
+from fpt.files.disk import remove
+from fpt.files.whole import alone
 
 
 @contextlib.contextmanager

@@ -12,15 +12,15 @@ from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.csv_files import read_csv, write_csv
 from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer
-from fpt.disk import remove
 from fpt.errors import FPTError
-from fpt.files import new_folder, write_json
+from fpt.files.disk import remove
+from fpt.files.tables import read_csv, write_csv
+from fpt.files.whole import new_folder, write_json
 from fpt.inputs import Input, input_from_dict
 from fpt.outputs import Classes, Output, output_from_dict
 from fpt.tasks.base import SPLITS, Examples, Source, Task

@@ -23,7 +23,7 @@ from fpt.data.schema import SPLIT
 from fpt.data.splits import split_name
 from fpt.data.table import Bad, Table, cell_text
 from fpt.errors import FPTError
-from fpt.files import fs_name, sha256_file
+from fpt.files.whole import fs_name, sha256_file
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"

@@ -21,8 +21,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from fpt.data.tokenizer_checks import MOST_BYTES, check_tokenizer, limits
 from fpt.data.tokenizer_probe import try_out
 from fpt.errors import FPTError
-from fpt.pretrained import CONFIG_BYTES, CONFIG_VALUES, OLD_TOKENIZER, SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARIES
-from fpt.untrusted import read_json, short
+from fpt.untrusted.bounded_json import read_json, short
+from fpt.untrusted.pretrained import (
+    CONFIG_BYTES,
+    CONFIG_VALUES,
+    OLD_TOKENIZER,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    VOCABULARIES,
+)
 
 # The part of a tokenizer that each special token plays.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -95,7 +103,7 @@ def _convert(source: Path, target: Path) -> None:
     """Convert a tokenizer in a process of its own, without a network and a terminal."""
     code = (
         "import sys; from pathlib import Path; root, source, target, memory, seconds = sys.argv[1:]; sys.path.insert(0, root);"
-        "from fpt.data.tokenizer_child import limit; from fpt.pretrained import convert_tokenizer;"
+        "from fpt.data.tokenizer_child import limit; from fpt.untrusted.pretrained import convert_tokenizer;"
         "limit({'RLIMIT_DATA': int(memory), 'RLIMIT_CPU': int(seconds)}); convert_tokenizer(Path(source), Path(target))"
     )
     root, most = str(Path(__file__).parents[2]), [str(CONVERSION_MEMORY), str(CONVERSION)]

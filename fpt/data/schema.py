@@ -15,7 +15,7 @@ from fpt.data.labels import LabelSchema
 from fpt.data.numerals import MISSING, POINT, is_missing, is_number, number_of, numbers_of
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
-from fpt.typed import as_type
+from fpt.untrusted.typed import as_type
 
 NUMBERS = "numbers"
 # Column that a Hub dataset's or a folder's own splits are kept in.

@@ -16,7 +16,7 @@ import tokenizers
 
 from fpt.data.tokenizer_checks import CheckedTokenizer
 from fpt.errors import FPTError
-from fpt.untrusted import short
+from fpt.untrusted.bounded_json import short
 
 CHILD = Path(__file__).with_name("tokenizer_child.py")
 # Bytes of address space, to which come so many for each byte of the tokenizer's file.

@@ -16,8 +16,8 @@ from fpt.data.open_tokenizer import find_tokenizer, in_time, native, open_tokeni
 from fpt.data.tokenizer_checks import check_tokenizer
 from fpt.data.tokenizer_probe import trust
 from fpt.errors import FPTError, did_you_mean
-from fpt.pretrained import fetch
-from fpt.untrusted import short
+from fpt.untrusted.bounded_json import short
+from fpt.untrusted.pretrained import fetch
 
 __all__ = ["TRAINED", "build_tokenizer", "encode_texts", "open_tokenizer", "tokenizer_sha256", "unknown_id", "vocabulary_size"]
 

@@ -14,7 +14,7 @@ from fpt.checkpoint.load import understood
 from fpt.errors import FPTError
 from fpt.evaluation.files import as_rows, predict_file
 from fpt.evaluation.task import task_of
-from fpt.files import read_stably
+from fpt.files.whole import read_stably
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import GeneratedTask, Task
 

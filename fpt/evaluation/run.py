@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from fpt.args import EvaluateArguments
 from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
 from fpt.checkpoint.load import understood
-from fpt.csv_files import write_csv
 from fpt.data.cache import prepare
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
@@ -23,9 +22,10 @@ from fpt.errors import FPTError
 from fpt.evaluation import files
 from fpt.evaluation.predict import check_finite, predict_split, resolution_of
 from fpt.evaluation.task import task_of
-from fpt.files import read_stably, user_path, write_json
+from fpt.files.output_paths import check_output_file, run_of
+from fpt.files.tables import write_csv
+from fpt.files.whole import read_stably, user_path, write_json
 from fpt.inputs import Patches
-from fpt.output_paths import check_output_file, run_of
 from fpt.parallel import make_accelerator
 from fpt.results import table
 from fpt.tasks.base import SPLITS, GeneratedTask

@@ -13,7 +13,7 @@ from fpt.errors import FPTError
 from fpt.inputs import Patches, Tokens
 from fpt.models.base import MODELS
 from fpt.tasks.base import TASKS, GeneratedTask, Task, resolve
-from fpt.typed import as_type
+from fpt.untrusted.typed import as_type
 
 
 def task_of(config: CheckpointConfig, folder: Path, **changes: Any) -> tuple[Task | GeneratedTask, DataArguments]:

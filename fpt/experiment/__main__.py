@@ -32,8 +32,8 @@ from fpt.experiment.runner import Runner
 from fpt.experiment.spec import ABOUT, TABLE, ExperimentArguments, cells_of, parse_sweep, read_experiment
 from fpt.experiment.sweep import swept
 from fpt.experiment.table import table
-from fpt.files import write_json, write_text
-from fpt.output_paths import check_output_folder
+from fpt.files.output_paths import check_output_folder
+from fpt.files.whole import write_json, write_text
 
 
 def run(args: ExperimentArguments) -> int:

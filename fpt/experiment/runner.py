@@ -16,9 +16,9 @@ from typing import Any
 
 from fpt.args import as_dict, flags, flat
 from fpt.cli import read_training
-from fpt.config_file import Configuration
-from fpt.disk import reason, refusals
 from fpt.errors import ROOT, FPTError
+from fpt.files.disk import reason, refusals
+from fpt.flags.config_file import Configuration
 from fpt.results import RESULTS_FILE, shown_metric
 from fpt.run_results import read_results
 

@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
-from fpt.checks import Range, check_ranges
 from fpt.cli import read_training, refuse_unread
-from fpt.config_file import Configuration
 from fpt.errors import FPTError, did_you_mean
 from fpt.experiment.runner import Cell, Row
-from fpt.files import slug
+from fpt.files.whole import slug
+from fpt.flags.checks import Range, check_ranges
+from fpt.flags.config_file import Configuration
+from fpt.flags.unread import unread_flags
 from fpt.tasks.base import TASKS, GeneratedTask
-from fpt.unread import unread_flags
 
 TABLE, ABOUT = "table.md", "experiment.json"
 # Arguments that tell the cells of a row apart, or how one is started.

@@ -9,7 +9,7 @@ from typing import Any
 
 from fpt.errors import FPTError
 from fpt.experiment.runner import Cell, Row, Runner
-from fpt.files import slug
+from fpt.files.whole import slug
 from fpt.results import LOWER_IS_BETTER, is_better
 
 

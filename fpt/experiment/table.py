@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fpt.escape import markdown, markdown_block, markdown_code, markdown_table
 from fpt.experiment.runner import Cell
 from fpt.experiment.spec import Experiment
 from fpt.results import shown_metric, shown_spread, spread
+from fpt.text.escape import markdown, markdown_block, markdown_code, markdown_table
 
 
 def table(

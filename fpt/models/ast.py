@@ -15,15 +15,15 @@ import torch
 from torch.nn import functional as F
 
 from fpt.args import arg
-from fpt.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
+from fpt.flags.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.inputs import Input
 from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
-from fpt.pretrained import config_from_dict, fetch, open_model, read_config
 from fpt.tasks.audio import AudioTask
-from fpt.untrusted import short
+from fpt.untrusted.bounded_json import short
+from fpt.untrusted.pretrained import config_from_dict, fetch, open_model, read_config
 
 SHAPE = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob"),

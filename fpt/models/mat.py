@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
-from fpt.checks import SHARE, WIDTH, Range, check_heads, check_ranges
 from fpt.errors import FPTError
+from fpt.flags.checks import SHARE, WIDTH, Range, check_heads, check_ranges
 from fpt.inputs import INPUTS, Input
 from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from fpt.args import arg
-from fpt.checks import check_known
 from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
+from fpt.flags.checks import check_known
 from fpt.models.base import MODELS, Estimator, Fitted, Log
 from fpt.outputs import Classes, Value
 from fpt.results import is_better

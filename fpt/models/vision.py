@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from fpt.args import arg
-from fpt.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
+from fpt.flags.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.inputs import Input
 from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output

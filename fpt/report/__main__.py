@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fpt.cli import read_arguments
 from fpt.errors import FPTError, cli
-from fpt.files import write_text
-from fpt.output_paths import check_output_file
+from fpt.files.output_paths import check_output_file
+from fpt.files.whole import write_text
 from fpt.report.page import build
 from fpt.report.runs import find_runs
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
-from fpt.escape import molecule_text, picture_text
 from fpt.models.fpt import FPT
 from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
 from fpt.report.figures import Block, Paragraph, Picture, Pictures, figure, image
 from fpt.tasks.images import ImageTask, unpatch
 from fpt.tasks.text import Smiles, chemistry
+from fpt.text.escape import molecule_text, picture_text
 
 # More samples make no better picture.
 TSNE_SAMPLES = 1000

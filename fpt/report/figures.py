@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fpt.escape import picture_text
 from fpt.optional import need
 from fpt.report.findings import metrics_of
 from fpt.report.predictions import Predictions
 from fpt.report.runs import Row
+from fpt.text.escape import picture_text
 
 # Points of a line, or of a cloud: more can't be told apart, and each is a line of the picture's file.
 MOST_POINTS = 5_000

@@ -11,7 +11,6 @@ import jinja2
 import numpy as np
 
 from fpt.errors import FPTError
-from fpt.escape import html_templates, markdown, markdown_block, markdown_table
 from fpt.report.figures import (
     MOST_POINTS,
     Block,
@@ -27,6 +26,7 @@ from fpt.report.figures import (
 from fpt.report.findings import findings, table_cells, tdc_rows
 from fpt.report.predictions import Predictions, joined
 from fpt.report.runs import Row, read_rows
+from fpt.text.escape import html_templates, markdown, markdown_block, markdown_table
 
 AGAIN = "Each row again, with any of its seeds ({}: the folder with raw data):"
 SAID = (

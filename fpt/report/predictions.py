@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fpt.csv_files import read_csv
 from fpt.data.table import printable
 from fpt.errors import FPTError
+from fpt.files.tables import read_csv
 from fpt.report.runs import Row
 from fpt.run_results import RunResults
 from fpt.training.run_dir import PREDICTIONS

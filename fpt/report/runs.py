@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fpt.command import command_of
 from fpt.errors import FPTError
 from fpt.experiment.spec import ABOUT
-from fpt.files import user_path
+from fpt.files.whole import user_path
+from fpt.flags.command import command_of
 from fpt.results import RESULTS_FILE, spread
 from fpt.run_results import RunResults, read_results
 from fpt.training.run_dir import FREE_ON_RESUME
-from fpt.typed import as_type, read_json
+from fpt.untrusted.typed import as_type, read_json
 
 # Arguments that may differ between the runs of one row.
 FREE = FREE_ON_RESUME | {"seed", "backbone_seed", "global_batch_size", "cache_dir"}

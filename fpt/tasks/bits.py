@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from fpt.args import DataArguments, arg
-from fpt.checks import SHARE, Range, check_ranges
 from fpt.errors import FPTError
+from fpt.flags.checks import SHARE, Range, check_ranges
 from fpt.outputs import Bits
 from fpt.tasks.base import TASKS, GeneratedTask
 

@@ -20,7 +20,7 @@ from datasets import Dataset, load_dataset
 from fpt.args import DataArguments
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
-from fpt.files import user_path
+from fpt.files.whole import user_path
 from fpt.outputs import Classes
 from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fpt.args import DataArguments, arg
-from fpt.checks import Range, check_ranges
+from fpt.flags.checks import Range, check_ranges
 from fpt.outputs import Value
 from fpt.tasks.base import TASKS, GeneratedTask
 

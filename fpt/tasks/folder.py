@@ -14,7 +14,7 @@ from fpt.args import DataArguments, arg
 from fpt.data.folders import read_folder
 from fpt.data.table import Table
 from fpt.errors import FPTError
-from fpt.files import user_path
+from fpt.files.whole import user_path
 from fpt.tasks.audio import AudioOptions, sound_suffixes
 from fpt.tasks.base import TASKS
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, picture_suffixes

@@ -23,9 +23,9 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
-from fpt.checks import Range, check_ranges
 from fpt.errors import FPTError
-from fpt.files import user_path
+from fpt.files.whole import user_path
+from fpt.flags.checks import Range, check_ranges
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source
 from fpt.tasks.text import Text, TextTask

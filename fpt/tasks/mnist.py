@@ -22,10 +22,10 @@ import numpy as np
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
-from fpt.checks import Range, check_ranges
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
-from fpt.files import cache_home, user_path
+from fpt.files.whole import cache_home, user_path
+from fpt.flags.checks import Range, check_ranges
 from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source

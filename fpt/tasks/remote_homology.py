@@ -28,10 +28,10 @@ import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments, arg
-from fpt.checks import check_known
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
-from fpt.files import cache_home, new_folder, user_path
+from fpt.files.whole import cache_home, new_folder, user_path
+from fpt.flags.checks import check_known
 from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source, rejected_rows

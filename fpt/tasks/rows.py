@@ -19,7 +19,7 @@ from fpt.data.schema import NUMBERS, SHA, Schema
 from fpt.data.sorting import Raw
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
-from fpt.files import fs_name
+from fpt.files.whole import fs_name
 from fpt.inputs import Patches
 from fpt.tasks.audio import AudioTask
 from fpt.tasks.images import ImageTask, encode_each, read_file

@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.errors import FPTError
-from fpt.files import cache_home, sha256_file, user_path
+from fpt.files.whole import cache_home, sha256_file, user_path
 from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.audio import AudioTask

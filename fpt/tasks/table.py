@@ -16,14 +16,14 @@ from fpt.data.files import class_name, read_table
 from fpt.data.schema import SPLIT
 from fpt.data.table import Table, TableOptions, frame_of, printable
 from fpt.errors import FPTError
-from fpt.files import user_path
-from fpt.pretrained import announce
+from fpt.files.whole import user_path
 from fpt.tasks.audio import AudioOptions
 from fpt.tasks.base import TASKS
 from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
 from fpt.tasks.own import OwnOptions, OwnTask
 from fpt.tasks.own_schema import Reader
 from fpt.tasks.rows import TextRows
+from fpt.untrusted.pretrained import announce
 
 # Endings of a Hub dataset's data files.
 DATA_FILES = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".txt"}

@@ -28,9 +28,9 @@ from fpt.data import duplicates
 from fpt.data.files import read_table as table_of
 from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.data.table import printable
-from fpt.disk import refusals
 from fpt.errors import FPTError, did_you_mean
-from fpt.files import cache_home, package_folder, user_path
+from fpt.files.disk import refusals
+from fpt.files.whole import cache_home, package_folder, user_path
 from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source, rejected_rows

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from fpt.args import TrainArguments, flat
 from fpt.errors import FPTError
-from fpt.escape import short_text, visible
 from fpt.optional import missing
 from fpt.parallel import any_process, mean
+from fpt.text.escape import short_text, visible
 from fpt.training.records import Progress
 
 # So many losses in a row that are not finite end a run.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fpt.csv_files import write_csv
 from fpt.errors import FPTError
-from fpt.files import alone, write_json
+from fpt.files.tables import write_csv
+from fpt.files.whole import alone, write_json
 from fpt.training.records import Job, Log
 from fpt.training.resume import find_state
 from fpt.training.run_dir import (

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from fpt.args import as_dict
 from fpt.backbones.base import DTYPES
 from fpt.checkpoint import add_test_metrics, save_checkpoint
-from fpt.command import command_of
-from fpt.csv_files import write_csv
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.evaluation.predict import prediction_table
+from fpt.files.tables import write_csv
+from fpt.flags.command import command_of
 from fpt.flops import matmul_peak, step_flops
-from fpt.launched import compiled_by
+from fpt.launching.launched import compiled_by
 from fpt.models.base import Made
 from fpt.parallel import precision, strategy, whole
 from fpt.results import write_results

@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 
 from fpt.args import TrainArguments, flat
-from fpt.csv_files import write_csv
 from fpt.data.prepared import Prepared
-from fpt.disk import reason, refusals, remove, sweep, temporary_folder
 from fpt.errors import FPTError
-from fpt.files import recover_folder
-from fpt.output_paths import CHECKPOINTS, check_output_folder, holder_of
-from fpt.output_paths import LOCK as LOCK
-from fpt.output_paths import RUN_FILE as RUN_FILE
+from fpt.files.disk import reason, refusals, remove, sweep, temporary_folder
+from fpt.files.output_paths import CHECKPOINTS, check_output_folder, holder_of
+from fpt.files.output_paths import LOCK as LOCK
+from fpt.files.output_paths import RUN_FILE as RUN_FILE
+from fpt.files.tables import write_csv
+from fpt.files.whole import recover_folder
 from fpt.results import RESULTS_FILE
 from fpt.tasks.base import GeneratedTask
 

@@ -15,9 +15,9 @@ from fpt.checkpoint.remote import check_push, push
 from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
 from fpt.errors import FPTError, RejectedRows
-from fpt.files import slug
-from fpt.launch_checks import check_launch
-from fpt.launched import check_launcher
+from fpt.files.whole import slug
+from fpt.launching.environment import check_launch
+from fpt.launching.launched import check_launcher
 from fpt.models.base import MODELS, Estimator
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, table

@@ -7,7 +7,7 @@ from transformers import get_scheduler
 
 from fpt.data.batches import LengthGroupedBatchSampler, make_loader, padding_waste, random_batches
 from fpt.flops import on_meta
-from fpt.launched import check_done
+from fpt.launching.launched import check_done
 from fpt.models.base import Made
 from fpt.parallel import prepare as prepare_for
 from fpt.parallel import strategy

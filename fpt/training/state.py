@@ -16,9 +16,9 @@ from pydantic_core import from_json
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fpt.disk import remove
 from fpt.errors import FPTError
-from fpt.files import new_folder, sha256_file, write_json
+from fpt.files.disk import remove
+from fpt.files.whole import new_folder, sha256_file, write_json
 
 TENSORS, INFO = "state.safetensors", "state.json"
 # Raised whenever a state is written that earlier versions could not read. The first one wrote no number.

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fpt.files import write_json
+from fpt.files.whole import write_json
 from fpt.results import is_better, shown_metric, shown_spread, spread
 from fpt.training.records import Failure, Log
 

@@ -29,8 +29,8 @@ from transformers.initialization import no_init_weights
 from transformers.integrations import hub_kernels
 
 from fpt.errors import FPTError
-from fpt.model_config import ELSEWHERE, check_implementation, check_sizes, clean_config
-from fpt.untrusted import read_json, short
+from fpt.untrusted.bounded_json import read_json, short
+from fpt.untrusted.model_config import ELSEWHERE, check_implementation, check_sizes, clean_config
 
 # Code for some layers comes from repositories of the Hub when the package `kernels` is installed: not here.
 hub_kernels._kernels_enabled = False

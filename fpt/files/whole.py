@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from fpt.disk import (
+from fpt.errors import FPTError
+from fpt.files.disk import (
     NO_LOCKS,
     exchange,
     flush,
@@ -33,8 +34,7 @@ from fpt.disk import (
     temporary_file,
     temporary_folder,
 )
-from fpt.errors import FPTError
-from fpt.escape import json_text
+from fpt.text.escape import json_text
 
 if TYPE_CHECKING:
     import torch

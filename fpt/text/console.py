@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from fpt.escape import terminal
+from fpt.text.escape import terminal
 
 # Characters of our own messages, for a console that has none of them.
 PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "≥": ">=", "‘": "'", "’": "'"}

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from fpt.errors import FPTError
-from fpt.escape import csv_cell, csv_plain, terminal
-from fpt.files import write_text
+from fpt.files.whole import write_text
+from fpt.text.escape import csv_cell, csv_plain, terminal
 
 # Readers end a cell or a file at NUL, and UTF-8 has no halves of characters.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fpt.disk import is_temporary, reason, refusals, shown_path
 from fpt.errors import FPTError
-from fpt.files import cache_home, user_path
+from fpt.files.disk import is_temporary, reason, refusals, shown_path
+from fpt.files.whole import cache_home, user_path
 from fpt.results import RESULTS_FILE
 
 RUN_FILE = "run.json"

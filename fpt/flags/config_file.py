@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from fpt.errors import FPTError, did_you_mean
-from fpt.parser import read_words
+from fpt.flags.parser import read_words
 
 LARGEST = {"json": 64 * 2**20, "yaml": 2**20}
 # In records, and no arguments.

@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fpt.console import typed
 from fpt.errors import FPTError, UsageError, did_you_mean
+from fpt.text.console import typed
 
 UNSET = object()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict, flags, flat
 from fpt.cli import read_training
-from fpt.config_file import Configuration
 from fpt.errors import FPTError
-from fpt.unread import unread_flags
+from fpt.flags.config_file import Configuration
+from fpt.flags.unread import unread_flags
 
 
 def command_of(did: dict[str, Any]) -> str:

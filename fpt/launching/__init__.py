@@ -1,0 +1,1 @@
+"""What a launcher leaves in the environment, held against the arguments of a run."""
