@@ -34,15 +34,14 @@ from fpt.backbones.weights import Weights, _seeded, draw
 from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
 from fpt.files.whole import cache_home, new_folder, sha256_file, user_path
+from fpt.text.log import Log, silent
 from fpt.untrusted import pretrained
 
 # Bytes of a backbone's own input table; more than large backbones have.
 LARGEST_TABLE = 8 * 2**30
 
 
-def load_backbone(
-    spec: BackboneSpec, log: Callable[[str], None] = lambda line: None, keep_fp32: Collection[str] = SMALL_PARTS
-) -> Backbone:
+def load_backbone(spec: BackboneSpec, log: Log = silent, keep_fp32: Collection[str] = SMALL_PARTS) -> Backbone:
     """Load or draw the backbone that `spec` names and check it against ``spec.sha256`` when that is given.
 
     Args:
@@ -209,7 +208,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str | None, torch.Tensor | None]
 
 
-def _pretrained(spec: BackboneSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
+def _pretrained(spec: BackboneSpec, log: Log, weights: Weights) -> Loaded:
     names = backbone_names()
     path = user_path(spec.name)
     # Each retry would print two lines; the final outcome is one line of ours.
@@ -228,7 +227,7 @@ def _pretrained(spec: BackboneSpec, log: Callable[[str], None], weights: Weights
         raise FPTError(_why_not(spec.name, names, error)) from None
 
 
-def _random(spec: BackboneSpec, log: Callable[[str], None], weights: Weights) -> Loaded:
+def _random(spec: BackboneSpec, log: Log, weights: Weights) -> Loaded:
     """A backbone of the named shape with weights as transformers initialises them, drawn from the spec's seed.
 
     Block by block, each settled before the next one is drawn: a backbone of any precision has the same numbers, and the memory

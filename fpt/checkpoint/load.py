@@ -7,7 +7,7 @@ its weights and held against the header of the file of weights; only then memory
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,10 @@ from fpt.inputs import Tokens
 from fpt.models.base import MODELS, Network
 from fpt.models.fpt import FPT, build_model
 from fpt.models.tuning import merge_lora
+from fpt.text.log import Log, silent
 
-Log = Callable[[str], None]
 # Runs that started from the backbone of another run, one after the other.
 LONGEST_CHAIN = 8
-
-
-def silent(line: str) -> None:
-    """Log nothing."""
 
 
 def find_checkpoint(path: str, log: Log = silent) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import FPTError
+from fpt.text.log import Log, silent
 from fpt.untrusted.pretrained import announce
 
 # What a checkpoint has; nothing else is sent, and nothing else is fetched.
@@ -43,7 +44,7 @@ def check_push(repo: str) -> None:
         raise FPTError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
 
 
-def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], None] = print, source: Path | None = None) -> str:
+def push(folder: Path, repo: str, private: bool = False, log: Log = print, source: Path | None = None) -> str:
     """Send a checkpoint folder to the Hub, as one commit.
 
     Args:
@@ -75,7 +76,7 @@ def push(folder: Path, repo: str, private: bool = False, log: Callable[[str], No
     return page
 
 
-def pull(name: str, log: Callable[[str], None] = lambda line: None) -> Path:
+def pull(name: str, log: Log = silent) -> Path:
     """Fetch a checkpoint from the Hub, or take it from the Hub's cache.
 
     Args:
@@ -105,7 +106,7 @@ def pull(name: str, log: Callable[[str], None] = lambda line: None) -> Path:
     return folder
 
 
-def _several_times(do: Callable[[], str], what: str, log: Callable[[str], None]) -> str:
+def _several_times(do: Callable[[], str], what: str, log: Log) -> str:
     """Do something over the network, again where another attempt may do better.
 
     Raises:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from fpt.files.disk import reason, refusals
 from fpt.files.whole import alone, cache_home, slug, user_path
 from fpt.inputs import Patches
 from fpt.tasks.base import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.text.log import Log
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
@@ -39,7 +39,7 @@ def prepare(
     task: Task | GeneratedTask,
     args: DataArguments,
     seed: int,
-    log: Callable[[str], None],
+    log: Log,
     data_sha256: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     fetch: bool = True,
@@ -116,7 +116,7 @@ def _make_entry(
     request: dict[str, Any],
     source: Source,
     tokenizer: PreTrainedTokenizerBase | None,
-    log: Callable[[str], None],
+    log: Log,
 ) -> tuple[Path, bool]:
     """Preprocess `source` into the cache; one process at a time, and the others that wait take what it wrote.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from datasets import Dataset
 
 from fpt.data.prepared import Prepared
@@ -11,9 +9,10 @@ from fpt.data.rejected import count_reasons
 from fpt.data.samples import numbers
 from fpt.data.schema import schema_from_dict
 from fpt.tasks.base import Task
+from fpt.text.log import Log
 
 
-def describe_data(prepared: Prepared, log: Callable[[str], None]) -> None:
+def describe_data(prepared: Prepared, log: Log) -> None:
     """Log what there is to learn from, how it was read, and what was left out, by kind."""
     name, manifest = prepared.task.name, prepared.manifest
     if manifest.get("schema"):

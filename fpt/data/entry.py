@@ -24,6 +24,7 @@ from fpt.files.whole import new_folder, write_json
 from fpt.inputs import Input, input_from_dict
 from fpt.outputs import Classes, Output, output_from_dict
 from fpt.tasks.base import SPLITS, Examples, Source, Task
+from fpt.text.log import silent
 
 
 def build_entry(
@@ -70,7 +71,7 @@ def build_entry(
                 tokenizer.save_pretrained(folder / "tokenizer")
             left_out = pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected])
             # Escaped cells are reported when the file is copied into the folder of a run.
-            write_csv(left_out, folder / "rejected.csv", log=lambda line: None)
+            write_csv(left_out, folder / "rejected.csv", log=silent)
             manifest = describe_entry(request, source, examples, arrows, inputs, primary)
             manifest |= {"rejected": len(rejected), "notes": [*examples.notes, *([why] if why else [])]}
             write_json(folder / "manifest.json", manifest)

@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from fpt.data.splits import split_name
 from fpt.data.table import Bad, Table, cell_text
 from fpt.errors import FPTError
 from fpt.files.whole import fs_name, sha256_file
+from fpt.text.log import Log, silent
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -48,7 +49,7 @@ def read_folder(
     suffixes: frozenset[str],
     skipped: Sequence[str] = (),
     level: str | None = None,
-    log: Callable[[str], None] = lambda line: None,
+    log: Log = silent,
 ) -> Table:
     """List, hash and label the files below `root`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fpt.tasks.base import Task
 from fpt.tasks.images import ImageTask, picture_suffixes
 from fpt.tasks.rows import beside
 from fpt.tasks.text import Smiles
+from fpt.text.log import Log, silent
 
 REASON = "reason"
 
@@ -63,7 +64,7 @@ def read_inputs(
     schema: Schema | None = None,
     options: TableOptions | None = None,
     decimal: str | None = None,
-    log: Callable[[str], None] = lambda line: None,
+    log: Log = silent,
 ) -> Inputs:
     """Read a user's file; its columns are found by the names of the training data.
 

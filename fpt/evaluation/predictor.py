@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fpt.evaluation.task import task_of
 from fpt.files.whole import read_stably
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import GeneratedTask, Task
+from fpt.text.log import Log, silent
 
 
 class Predictor:
@@ -34,7 +35,7 @@ class Predictor:
         FPTError: it is not there, damaged, or its backbone can't be had.
     """
 
-    def __init__(self, checkpoint: str, backbone: str | None = None, log: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, checkpoint: str, backbone: str | None = None, log: Log = silent) -> None:
         folder = find_checkpoint(checkpoint, log)
         record = read_stably(folder, read_config)
         _task_of(record, folder)  # refused before the backbone is loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ from fpt.inputs import Patches
 from fpt.parallel import make_accelerator
 from fpt.results import table
 from fpt.tasks.base import SPLITS, GeneratedTask
+from fpt.text.log import Log, silent
 
 
 def run(args: EvaluateArguments) -> None:
     """What ``evaluate.py`` does: score a split, or predict a file."""
-    say: Callable[[str], None] = print if os.environ.get("RANK", "0") == "0" else _silent
+    say: Log = print if os.environ.get("RANK", "0") == "0" else silent
     folder = find_checkpoint(args.checkpoint, say)
     if args.output:
         _check_output(args, folder)
@@ -65,7 +66,7 @@ def run(args: EvaluateArguments) -> None:
         return
     seed, wanted = config.data.request.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
-        say = accelerator.print if accelerator.is_main_process else _silent
+        say = accelerator.print if accelerator.is_main_process else silent
         prepared = prepare(task, data, seed, say, wanted, tokenizer, args.fetch_data)
     _check_same_data(prepared, config, folder)
     with understood(folder):
@@ -109,7 +110,7 @@ def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path)
         raise FPTError(f"{folder}: the labels or inputs of the model are not those of its data; copy the checkpoint again")
 
 
-def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: Callable[[str], None]) -> Any:
+def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: Log) -> Any:
     """The rows of ``--predict``."""
     if not args.output:
         raise FPTError("--predict needs --output FILE.csv to write the predictions to")
@@ -140,7 +141,3 @@ def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, columns: Se
     """Refuse an output that would replace a column of the user's file."""
     if taken := [c for c in columns if c in rows]:
         raise FPTError(f"{args.predict} has the column {taken[0]!r}, which the predictions need; rename it")
-
-
-def _silent(line: str) -> None:
-    pass

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from fpt.files.disk import reason, refusals
 from fpt.flags.config_file import Configuration
 from fpt.results import RESULTS_FILE, shown_metric
 from fpt.run_results import read_results
+from fpt.text.log import Log
 
 ONCE_MORE = b"\nstopping: the runs save their states first. Ctrl-C once more stops them at once\n"
 
@@ -126,7 +127,7 @@ class Runner:
         by_hand: it was Ctrl-C.
     """
 
-    def __init__(self, launcher: Sequence[str], say: Callable[[str], None] = print) -> None:
+    def __init__(self, launcher: Sequence[str], say: Log = print) -> None:
         self.launcher, self.say = list(launcher), say
         self.running: set[subprocess.Popen[bytes]] = set()
         self.reasons: dict[Path, str] = {}

@@ -6,7 +6,6 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pandas as pd
 from fpt.errors import FPTError
 from fpt.files.whole import write_text
 from fpt.text.escape import csv_cell, csv_plain, terminal
+from fpt.text.log import Log
 
 # Readers end a cell or a file at NUL, and UTF-8 has no halves of characters.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
@@ -51,7 +51,7 @@ class _Lines(io.StringIO):
         return super().write(f"{line.removesuffix(chr(13) + chr(10))}\n")
 
 
-def write_csv(rows: pd.DataFrame, path: Path, raw: bool = False, log: Callable[[str], None] = print) -> None:
+def write_csv(rows: pd.DataFrame, path: Path, raw: bool = False, log: Log = print) -> None:
     """Write `rows` as CSV in one step. Texts that a spreadsheet would run as formulas get an apostrophe before them.
 
     Args:

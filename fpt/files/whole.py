@@ -35,6 +35,7 @@ from fpt.files.disk import (
     temporary_folder,
 )
 from fpt.text.escape import json_text
+from fpt.text.log import Log
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path, taken: Callable[[], None], log: Callable[[str], None] | None = None) -> Iterator[bool]:
+def alone(path: Path, taken: Callable[[], None], log: Log | None = None) -> Iterator[bool]:
     """Hold the lock file `path`. The system takes it from a process that ends, however it ends.
 
     Args:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fpt.errors import ROOT, FPTError, UsageError
+from fpt.text.log import Log, silent
 
 DEEPSPEED_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
 ON = ("1", "true", "yes", "on", "y", "t")
@@ -21,7 +22,7 @@ NUMBERS = {"WORLD_SIZE": (1, 10**6), "RANK": (0, 10**6), "LOCAL_RANK": (-1, 10**
 NEEDED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def check_launch(log: Callable[[str], None] = print) -> None:
+def check_launch(log: Log = print) -> None:
     """Refuse an environment in which processes can't find each other or their device. May be called more than once.
 
     Args:
@@ -32,7 +33,7 @@ def check_launch(log: Callable[[str], None] = print) -> None:
     """
     several = _check_processes()
     if os.environ.get("LOCAL_RANK", "0") not in ("0", "-1"):
-        log = _silent
+        log = silent
     if is_on("ACCELERATE_USE_DEEPSPEED") or is_on("ACCELERATE_USE_FSDP"):
         kind = "DEEPSPEED" if is_on("ACCELERATE_USE_DEEPSPEED") else "FSDP"
         if not several:
@@ -81,7 +82,7 @@ def _check_processes() -> bool:
     return several
 
 
-def find_deepspeed_file(log: Callable[[str], None] = print, folders: Sequence[Path] = ()) -> None:
+def find_deepspeed_file(log: Log = print, folders: Sequence[Path] = ()) -> None:
     """Let accelerate find the DeepSpeed file of its configuration from any working folder.
 
     Args:
@@ -156,7 +157,7 @@ def _check_named_device(said: str) -> None:
         raise FPTError(f"ACCELERATE_TORCH_DEVICE {said!r} is not there: this machine has {there} devices of that kind; {known}")
 
 
-def _tell_of_compilation(log: Callable[[str], None]) -> None:
+def _tell_of_compilation(log: Log) -> None:
     """On a CPU, DeepSpeed compiles a part of itself when it runs for the first time."""
     import torch
 
@@ -173,7 +174,3 @@ def _tell_of_compilation(log: Callable[[str], None]) -> None:
         )
     log(f"DeepSpeed: compiling a part of itself into {root}, which takes some minutes and happens once")
     sys.stdout.flush()
-
-
-def _silent(line: str) -> None:
-    pass

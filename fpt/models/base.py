@@ -7,7 +7,7 @@ of `Estimator` (fitted at once, as scikit-learn does) in `MODELS`. Same splits, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,12 @@ from fpt.args import ModelArguments, TrainArguments, own_options
 from fpt.errors import FPTError
 from fpt.registry import Registry
 from fpt.tasks.base import GeneratedTask, Task
+from fpt.text.log import Log
 
 if TYPE_CHECKING:
     from fpt.data.prepared import Prepared
     from fpt.inputs import Input
     from fpt.outputs import Output
-
-Log = Callable[[str], None]
 
 
 class Network(nn.Module):

@@ -16,11 +16,12 @@ from fpt.backbones.base import Backbone, BackboneSpec, checkpoint_blocks, is_dra
 from fpt.backbones.loading import load_backbone
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
-from fpt.models.base import MODELS, Log, Made, Model
+from fpt.models.base import MODELS, Made, Model
 from fpt.models.fpt import build_model
 from fpt.models.input_init import init_input, with_positions
 from fpt.models.tuning import Tuning, parse_parts, parse_widths
 from fpt.tasks.base import SPLITS
+from fpt.text.log import Log
 
 
 class Frozen(Model):

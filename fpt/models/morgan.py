@@ -17,11 +17,12 @@ from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.flags.checks import check_known
-from fpt.models.base import MODELS, Estimator, Fitted, Log
+from fpt.models.base import MODELS, Estimator, Fitted
 from fpt.outputs import Classes, Value
 from fpt.results import is_better
 from fpt.tasks.base import GeneratedTask, Task
 from fpt.tasks.text import Smiles, chemistry
+from fpt.text.log import Log
 
 RADIUS, BITS = 2, 2048
 TREES, SHOWN = 400, 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fpt.report.findings import findings, table_cells, tdc_rows
 from fpt.report.predictions import Predictions, joined
 from fpt.report.runs import Row, read_rows
 from fpt.text.escape import html_templates, markdown, markdown_block, markdown_table
+from fpt.text.log import Log
 
 AGAIN = "Each row again, with any of its seeds ({}: the folder with raw data):"
 SAID = (
@@ -57,7 +58,7 @@ class Task:
     blocks: list[Block] = field(default_factory=list)
 
 
-def build(folders: Sequence[Path], title: str, samples: int, data_dir: str | None, log: Callable[[str], None]) -> tuple[str, str]:
+def build(folders: Sequence[Path], title: str, samples: int, data_dir: str | None, log: Log) -> tuple[str, str]:
     """Return the page (HTML), and its tables as Markdown.
 
     Args:
@@ -159,7 +160,7 @@ def _score_pictures(rows: Sequence[Row]) -> list[Block]:
     return []
 
 
-def _insights(rows: Sequence[Row], samples: int, data_dir: str | None, log: Callable[[str], None]) -> list[Block]:
+def _insights(rows: Sequence[Row], samples: int, data_dir: str | None, log: Log) -> list[Block]:
     """Of the first run of each frozen transformer."""
     from fpt.report.explain import insight
 

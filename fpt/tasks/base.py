@@ -29,6 +29,7 @@ from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.outputs import Output
 from fpt.registry import Registry
+from fpt.text.log import Log
 
 SPLITS = ("train", "valid", "test")
 
@@ -129,7 +130,7 @@ class Task(ABC):
         return self
 
     @abstractmethod
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """Find and read the raw data, telling `log` of each place that was tried.
 
         Raises:

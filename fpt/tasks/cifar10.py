@@ -10,7 +10,6 @@ without them ``datasets`` downloads ``uoft-cs/cifar10``. Validation is cut from 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from fpt.files.whole import user_path
 from fpt.outputs import Classes
 from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
+from fpt.text.log import Log
 
 HUB_ID = "uoft-cs/cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -67,7 +67,7 @@ class Cifar10(ImageTask):
     height, width, channels = 32, 32, 3
     options = patch_option("cifar10", 4)
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, then the Hub's copy through `datasets`."""
         rows = Pictures()
         if args.data_dir:

@@ -21,6 +21,7 @@ from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, picture_suffixes
 from fpt.tasks.own import OwnOptions, OwnTask
 from fpt.tasks.own_schema import Reader
 from fpt.tasks.rows import PictureRows, SoundRows
+from fpt.text.log import Log
 
 
 @dataclass
@@ -67,7 +68,7 @@ class FolderReader(Reader):
         # `imagefolder:.` is named after the folder it stands for.
         return f"{self.kind}:{user_path(self.where).resolve().name or 'root'}"
 
-    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+    def read(self, args: DataArguments, log: Log) -> Table:
         """As `fpt.data.folders.read_folder`."""
         root = user_path(self.where)
         if not root.is_dir() and args.data_dir:

@@ -29,6 +29,7 @@ from fpt.flags.checks import Range, check_ranges
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source
 from fpt.tasks.text import Text, TextTask
+from fpt.text.log import Log
 
 OPERATORS: dict[str, Callable[[list[int]], int]] = {
     "[MAX": max,
@@ -132,7 +133,7 @@ class ListOps(TextTask):
     modality = Expressions()
     options = ListOpsOptions
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """LRA's files in --data_dir, else the generator."""
         if args.data_dir:
             folder = next((p.parent for p in sorted(user_path(args.data_dir).glob(f"**/{FILES['train']}"))), None)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
+from fpt.text.log import Log
 
 SIDE = 28
 FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
@@ -55,7 +55,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape)
 
 
-def locate_digits(name: str, args: DataArguments, log: Callable[[str], None]) -> Source:
+def locate_digits(name: str, args: DataArguments, log: Log) -> Source:
     """Find MNIST in --data_dir or an earlier download, or download it with torchvision.
 
     Returns:
@@ -132,7 +132,7 @@ class Mnist(ImageTask):
     height, width, channels, raw = SIDE, SIDE, 1, True
     options = patch_option("mnist", 4)
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, the download with torchvision."""
         return locate_digits(self.name, args, log)
 
@@ -172,7 +172,7 @@ class MnistAdd(ImageTask):
         """As many digits side by side as the option says."""
         return SIDE, SIDE * args.options["num_digits"], 1
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """As MNIST."""
         return locate_digits(self.name, args, log)
 

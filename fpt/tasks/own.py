@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from fpt.tasks.audio import sound_suffixes
 from fpt.tasks.base import Examples, Source, Task
 from fpt.tasks.images import picture_suffixes
 from fpt.tasks.own_schema import Reader, count_missing, start_schema
+from fpt.text.log import Log
 
 NONE = "none"
 
@@ -136,7 +137,7 @@ class OwnTask(Task):
         task.schema = schema
         return task
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """Read the table and decide what its columns are for."""
         table = self.reader.read(args, log)
         o = args.options
@@ -178,7 +179,7 @@ class OwnTask(Task):
             if column.role == "input" and kind in ("image", "audio") and kind != self.input_type:
                 raise FPTError(f"column {column.name!r} of {self.name} holds {kind} files; pass --input_type {kind}")
 
-    def hash_files(self, raw: Raw, log: Callable[[str], None]) -> None:
+    def hash_files(self, raw: Raw, log: Log) -> None:
         """Note the content of files that cells name; only tasks on files have any."""
 
     @abstractmethod

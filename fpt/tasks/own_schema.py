@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from fpt.data.numerals import decimal_of, is_missing
 from fpt.data.schema import NUMBERS, ColumnSchema, Schema
 from fpt.data.sorting import Raw, missing_values
 from fpt.data.table import Table, cell_text
+from fpt.text.log import Log
 
 
 class Reader(ABC):
@@ -34,7 +34,7 @@ class Reader(ABC):
         """Of the data, without folders of this machine: it goes into checkpoints that are published."""
 
     @abstractmethod
-    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+    def read(self, args: DataArguments, log: Log) -> Table:
         """The whole table.
 
         Raises:

@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +36,7 @@ from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, TextTask, read_each
+from fpt.text.log import Log
 
 FOLDS = 1195
 HOLDOUTS = ("fold", "superfamily", "family")
@@ -174,7 +175,7 @@ class RemoteHomology(TextTask):
     options = HomologyOptions
     max_length = 1024
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, the download from TAPE."""
         names = {
             "train": "remote_homology_train",

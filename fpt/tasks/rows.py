@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from fpt.tasks.audio import AudioTask
 from fpt.tasks.images import ImageTask, encode_each, read_file
 from fpt.tasks.own import OwnTask
 from fpt.tasks.text import Letters, Smiles, Text, TextTask
+from fpt.text.log import Log
 
 TEXTS = {"text": Text(), "smiles": Smiles(), "protein": Letters()}
 
@@ -177,7 +178,7 @@ class FileRows(OwnTask):
 
     raw_column: str
 
-    def hash_files(self, raw: Raw, log: Callable[[str], None]) -> None:
+    def hash_files(self, raw: Raw, log: Log) -> None:
         """Another picture under the same name is another sample, and the same picture under two names is one."""
         if SHA in raw.table.rows:
             return

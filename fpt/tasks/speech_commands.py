@@ -10,7 +10,6 @@ Raw files are torchaudio's: ``DIR/speech_commands/SpeechCommands/speech_commands
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.audio import AudioTask
 from fpt.tasks.base import TASKS, Examples, Source
+from fpt.text.log import Log
 
 FOLDER = Path("SpeechCommands") / "speech_commands_v0.02"
 LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
@@ -43,7 +43,7 @@ class SpeechCommands(AudioTask):
     licence = "CC BY 4.0"
     primary_metric = "accuracy"
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, the download with torchaudio."""
         downloads = cache_home() / "raw" / "speech_commands"
         places = []
@@ -92,7 +92,7 @@ class SpeechCommands(AudioTask):
         return Examples(splits, Classes(tuple(words)), seeded=False)
 
 
-def _read(root: Path, origin: str, log: Callable[[str], None]) -> Source:
+def _read(root: Path, origin: str, log: Log) -> Source:
     clips = Clips(sorted(f"{p.parent.name}/{p.name}" for p in root.glob("*/*.wav") if p.parent.name != NOISE))
     clips.root = root
     if not clips:

@@ -6,7 +6,6 @@ audio files. docs/your-data.md has the rules by which files are read and columns
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
 from fpt.tasks.own import OwnOptions, OwnTask
 from fpt.tasks.own_schema import Reader
 from fpt.tasks.rows import TextRows
+from fpt.text.log import Log
 from fpt.untrusted.pretrained import announce
 
 # Endings of a Hub dataset's data files.
@@ -86,7 +86,7 @@ class FileReader(Reader):
     def name(self) -> str:
         return f"{self.kind}:{user_path(self.where).name}"
 
-    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+    def read(self, args: DataArguments, log: Log) -> Table:
         """As `fpt.data.files.read_table`; relative names of files are beside it."""
         path = user_path(self.where)
         if not path.is_file() and args.data_dir:
@@ -153,7 +153,7 @@ class HubReader(Reader):
         options["patch_size"] = options["patch_size"] or PATCH_SIZES.get(options["input_type"], 4)
         return options["input_type"]
 
-    def read(self, args: DataArguments, log: Callable[[str], None]) -> Table:
+    def read(self, args: DataArguments, log: Log) -> Table:
         """All splits; their names are in the column ``__split__``."""
         log(f"{self.where} with datasets")
         records: list[dict[str, Any]] = []

@@ -15,7 +15,6 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +34,7 @@ from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source, rejected_rows
 from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
+from fpt.text.log import Log
 
 
 class Sequences(Letters):
@@ -191,7 +191,7 @@ class TdcTask(TextTask):
         """Whether the set is binary; None when its labels decide."""
         return None if self.primary_metric is None else self.primary_metric in ("auroc", "auprc")
 
-    def locate(self, args: DataArguments, log: Callable[[str], None]) -> Source:
+    def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, then an installed data package, then the download; see `Task.locate`."""
         downloads = cache_home() / "raw" / "tdc"
         package = f"package {OFFLINE_PACKAGE}"

@@ -8,7 +8,8 @@ from pathlib import Path
 from fpt.errors import FPTError
 from fpt.files.tables import write_csv
 from fpt.files.whole import alone, write_json
-from fpt.training.records import Job, Log
+from fpt.text.log import Log
+from fpt.training.records import Job
 from fpt.training.resume import find_state
 from fpt.training.run_dir import (
     DATA_KEY,

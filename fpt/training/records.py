@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing_extensions import TypedDict
 from fpt.args import ModelArguments, TrainArguments
 from fpt.data.prepared import Prepared
 
-Log = Callable[[str], None]
 # What is read from a file has exactly these fields, of exactly these types.
 STRICT = ConfigDict(strict=True, extra="forbid")
 

@@ -19,10 +19,11 @@ from fpt.errors import FPTError
 from fpt.models.base import Made
 from fpt.parallel import MOMENTS, gather, load_optimizer_state, optimizer_state, precision, whole
 from fpt.results import RESULTS_FILE
+from fpt.text.log import Log
 from fpt.training import best, state
 from fpt.training.content import changes
 from fpt.training.random_state import RandomState
-from fpt.training.records import Job, Log, State, StateInfo
+from fpt.training.records import Job, State, StateInfo
 from fpt.training.run_dir import FREE_ON_RESUME
 from fpt.training.running import Run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fpt.files.tables import write_csv
 from fpt.files.whole import recover_folder
 from fpt.results import RESULTS_FILE
 from fpt.tasks.base import GeneratedTask
+from fpt.text.log import Log
 
 # In run.json: which data the run began with.
 DATA_KEY = "data_key"
@@ -155,7 +155,7 @@ def _put_back(names: list[str], trash: Path, output: Path) -> None:
 TRASH = "overwritten"
 
 
-def remove_outputs(output: Path, log: Callable[[str], None] = print) -> None:
+def remove_outputs(output: Path, log: Log = print) -> None:
     """Delete what an earlier run wrote, and nothing else: all of it, or nothing. Links are deleted, not what they lead to.
 
     Raises:

@@ -22,6 +22,7 @@ from fpt.models.base import MODELS, Estimator
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, table
 from fpt.tasks.base import TASKS, resolve
+from fpt.text.log import Log
 from fpt.training import best
 from fpt.training.content import data_key
 from fpt.training.fit import fit
@@ -29,7 +30,7 @@ from fpt.training.loop import take_steps
 from fpt.training.monitor import Tracker, say
 from fpt.training.optimizer import check_schedule
 from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
-from fpt.training.records import Failure, Job, Log
+from fpt.training.records import Failure, Job
 from fpt.training.results import finish, measure_peak
 from fpt.training.run_dir import claim_output_dir, list_rejected
 from fpt.training.running import Run

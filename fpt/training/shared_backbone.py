@@ -20,6 +20,7 @@ from fpt.backbones.base import is_norm
 from fpt.backbones.packed import PACKED
 from fpt.backbones.stack import Stack
 from fpt.models.fpt import FPT
+from fpt.text.log import Log
 from fpt.training.random_state import OwnRandom, drawing
 
 # How far logits of runs side by side may be from those of each alone, as a share of the largest.
@@ -39,7 +40,7 @@ class Together(nn.Module):
         log: is told when this backbone does not allow it, and the runs take turns instead.
     """
 
-    def __init__(self, models: Sequence[FPT], log: Callable[[str], None] = print) -> None:
+    def __init__(self, models: Sequence[FPT], log: Log = print) -> None:
         super().__init__()
         first, family = models[0], models[0].family
         # No `nn.ModuleList`: a backbone is looked through for such lists.

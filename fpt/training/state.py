@@ -7,7 +7,6 @@ contain is checked by `fpt.training.resume`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from fpt.errors import FPTError
 from fpt.files.disk import remove
 from fpt.files.whole import new_folder, sha256_file, write_json
+from fpt.text.log import Log
 
 TENSORS, INFO = "state.safetensors", "state.json"
 # Raised whenever a state is written that earlier versions could not read. The first one wrote no number.
@@ -41,7 +41,7 @@ def save(root: Path, step: int, tensors: dict[str, torch.Tensor], info: dict[str
         remove(old)
 
 
-def latest(root: Path, log: Callable[[str], None]) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+def latest(root: Path, log: Log) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """The last state whose files are whole, or None. Nothing is changed: see `run_dir.repair`."""
     for folder in states(root):
         try:

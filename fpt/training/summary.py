@@ -11,7 +11,8 @@ from typing import Any
 
 from fpt.files.whole import write_json
 from fpt.results import is_better, shown_metric, shown_spread, spread
-from fpt.training.records import Failure, Log
+from fpt.text.log import Log
+from fpt.training.records import Failure
 
 SUMMARY_FILE = "summary.json"
 
