@@ -132,17 +132,17 @@ def test_resolution_order_is_told_step_by_step(tmp_path: Path, data_dir: Path, m
     (package / "data" / "datasets").mkdir(parents=True)
     table = pd.read_csv(data_dir / "tdc" / "cyp3a4_veith.tab", sep="\t", dtype=str)
     table.to_csv(package / "data" / "datasets" / "CYP3A4_Veith.csv", index=False)
-    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: package)
-    monkeypatch.setattr("fpt.tasks.tdc.metadata.version", lambda name: "1.0")
+    monkeypatch.setattr("fpt.tasks.sources.package_folder", lambda name: package)
+    monkeypatch.setattr("fpt.tasks.sources.metadata.version", lambda name: "1.0")
     log: list[str] = []
     empty = tmp_path / "empty"
     empty.mkdir()
     prepared = prepare(TASK, DataArguments(data_dir=str(empty)), 1, log.append)
     places = [line.split(":")[1].strip().split()[0] for line in log]
-    assert places == ["Arrow", "--data_dir", "package", "preprocessing"]
+    assert places == ["Arrow", "--data_dir", "download", "package", "preprocessing"]
     assert prepared.manifest["origin"] == "package molalkit 1.0, CYP3A4_Veith.csv"
     # From now on the Arrow cache answers, without a look at the package.
-    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: pytest.fail("the package was asked"))
+    monkeypatch.setattr("fpt.tasks.sources.package_folder", lambda name: pytest.fail("the package was asked"))
     log.clear()
     prepare(TASK, DataArguments(), 1, log.append)
     assert len(log) == 1

@@ -46,7 +46,7 @@ def prepare(
 ) -> Prepared:
     """Return `task`'s splits from the Arrow cache, or find the raw data and preprocess it into the cache.
 
-    The order is: Arrow cache, --data_dir, installed data package, download; `log` hears of each step. An entry is
+    The order is: Arrow cache, then the ladder of `fpt.tasks.sources`; `log` gets a line for each step. An entry is
     taken without looking at raw data only when no --data_dir is given and it was not made from a file of the user's own.
 
     Args:
