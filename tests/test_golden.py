@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 import fpt
 from fpt.args import DataArguments, EvaluateArguments
 from fpt.checkpoint import read_config
-from fpt.data.cache_folders import read_manifest
 from fpt.data.entry import load_entry
+from fpt.data.manifest import read_made, read_manifest
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
 from fpt.files.tables import read_csv
@@ -79,14 +79,17 @@ def test_cache_entries_are_read(place: Path) -> None:
     manifests = list((place / "home").glob("arrow/*/*/manifest.json"))
     assert len(manifests) >= 2
     for path in manifests:
-        manifest = read_manifest(path)
-        assert manifest is not None
+        manifest, written = read_manifest(path), json.loads(path.read_text())
+        assert json.loads(json.dumps(manifest.to_dict())) == written
+        made = read_made(path)
+        assert made is not None
+        assert made.request == manifest.request
         # Of a user's own table, under its name.
-        dataset = manifest["request"]["task"]
+        dataset = manifest.request.task
         data = DataArguments(dataset=dataset)
-        data.options = {k: v for k, v in manifest["request"]["options"].items() if v is not None}
+        data.options = {k: v for k, v in manifest.request.options.items() if v is not None}
         found = load_entry(path.parent, *resolve(TASKS[dataset], data))
-        assert {name: len(rows) for name, rows in found.splits.items()} == manifest["rows"]
+        assert {name: len(rows) for name, rows in found.splits.items()} == manifest.rows
 
 
 def test_summaries_of_a_sweep_are_read(place: Path) -> None:

@@ -77,7 +77,7 @@ def test_an_entry_of_any_seed_is_found_without_the_raw_data(home: Path, tmp_path
     with_seed(args, 1)
     args.data_dir = None
     monkeypatch.setattr(type(TASKS["speech-commands"]), "locate", lambda *a: pytest.fail("the raw data was read"))
-    assert with_seed(args, 7).manifest["request"]["split_seed"] == 7
+    assert with_seed(args, 7).manifest.request.split_seed == 7
 
 
 @pytest.mark.parametrize("names", [["train", "train", "test"], ["train"]])
@@ -96,7 +96,7 @@ def test_an_entry_of_an_earlier_version_is_found(home: Path, tmp_path: Path, mon
     (entry,) = entries(home)
     assert json.loads(entry.read_text())["request"]["split_seed"] == 3
     monkeypatch.setattr("fpt.data.features._encode", lambda *a, **k: pytest.fail("the data was prepared again"))
-    assert with_seed(args, 3).manifest["request"]["split_seed"] == 3
+    assert with_seed(args, 3).manifest.request.split_seed == 3
     assert entries(home) == [entry]
 
 

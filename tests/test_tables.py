@@ -54,7 +54,7 @@ def test_the_same_rows_in_any_format_are_the_same_samples(tmp_path: Path, name: 
 
 def test_a_format_does_not_change_the_hash_or_a_token(tmp_path: Path) -> None:
     found = [prepared(f"csv:{as_file(tmp_path / name)}", TEXT) for name in ("a.csv", "a.tsv", "a.parquet", "a.xlsx", "utf16.csv")]
-    assert len({one.manifest["data_sha256"] for one in found}) == 1
+    assert len({one.manifest.data_sha256 for one in found}) == 1
     first = values_of(found[0], "input_ids")
     assert all(values_of(one, "input_ids") == first and labels_of(one) == labels_of(found[0]) for one in found)
 
@@ -202,7 +202,7 @@ def test_each_column_has_its_own_mean_and_deviation(tmp_path: Path) -> None:
     values = np.stack([row for row in found.splits["train"].with_format("numpy")["values"]])
     assert np.abs(values.mean(axis=0)).max() < 1e-6
     assert np.abs(values.std(axis=0) - 1).max() < 1e-6
-    by_name = {column["name"]: column for column in found.manifest["schema"]["columns"]}
+    by_name = {column["name"]: column for column in found.manifest.schema.to_dict()["columns"]}
     train = [int(i.removeprefix("row-")) - 1 for i in found.splits["train"]["id"]]
     assert by_name["income"]["mean"][0] == pytest.approx(np.mean([float(rows[i][1]) for i in train]))
     assert "input     `income`: number, mean" in told(found)
@@ -234,7 +234,7 @@ def test_a_missing_number_moves_no_other(tmp_path: Path) -> None:
     with pytest.raises(RejectedRows, match=r"10 of 100 rows .*no value in 'x' \(first: row-1\).*--missing drop"):
         prepared(f"csv:{path}", options)
     dropped = prepared(f"csv:{path}", {**options, "missing": "drop"})
-    assert sum(dropped.manifest["rows"].values()) == 90
+    assert sum(dropped.manifest.rows.values()) == 90
     assert "left out, 10 rows: no value in 'x' (first: row-1)" in told(dropped)
     means = values_of(prepared(f"csv:{path}", {**options, "missing": "mean"}))
     assert len(means) == 100
@@ -264,7 +264,7 @@ def test_lists_of_other_lengths_are_rejected_or_a_series(tmp_path: Path) -> None
     rows = [(" ".join(str(j + i) for j in range(3 + i % 2)), i % 2) for i in range(40)]
     path = write(tmp_path / "x.csv", ["x", "y"], rows)
     found = prepared(f"csv:{path}", {**NUMBERS, "input_column": "x"})
-    assert found.manifest["schema"]["standardise"] == "all"
+    assert found.manifest.schema.standardise == "all"
     with pytest.raises(FPTError, match="--standardise each needs rows of equally many numbers"):
         prepared(f"csv:{path}", {**NUMBERS, "input_column": "x", "standardise": "each"})
 
@@ -275,8 +275,8 @@ def test_a_cell_of_a_column_never_becomes_two_numbers(tmp_path: Path) -> None:
     with pytest.raises(RejectedRows, match=r"'1 2' is not a number .column 'a'"):
         prepared(f"csv:{path}", {**NUMBERS, "input_column": "a,b"})
     found = prepared(f"csv:{path}", {**NUMBERS, "input_column": "a,b"}, max_bad_fraction=0.05)
-    column = found.manifest["schema"]["columns"][0]
-    assert (column["name"], column["mean"]) == ("a", [9452.0])
+    column = found.manifest.schema.columns[0]
+    assert (column.name, column.mean) == ("a", (9452.0,))
 
 
 def test_no_input_is_guessed_where_several_could_be(tmp_path: Path) -> None:

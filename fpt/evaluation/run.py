@@ -79,7 +79,7 @@ def run(args: EvaluateArguments) -> None:
     )
     if args.output and accelerator.is_main_process:
         kept = ("task", "core", "step", "training", "model_sha256")
-        report = {**{k: config.values[k] for k in kept}, "data": prepared.manifest, "metrics": {args.split: metrics}}
+        report = {**{k: config.values[k] for k in kept}, "data": prepared.manifest.to_dict(), "metrics": {args.split: metrics}}
         write_json(user_path(args.output), report)
 
 
@@ -96,9 +96,9 @@ def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path)
     Raises:
         FPTError: the hash of the rows, the labels or the inputs are others.
     """
-    if prepared.manifest["data_sha256"] != config.data.data_sha256:
+    if prepared.manifest.data_sha256 != config.data.data_sha256:
         raise FPTError(
-            f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
+            f"the data of {prepared.manifest.origin} is not what the checkpoint was trained on"
             f" ({config.data.origin}); give that with --data_dir"
         )
     same_input = (

@@ -42,7 +42,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[Block]:
     prepared = prepare(
         TASKS[config.task], args, config.data.request.split_seed, lambda line: None, wanted, tokenizer, fetch=False
     )
-    if prepared.manifest["data_sha256"] != wanted:
+    if prepared.manifest.data_sha256 != wanted:
         raise FPTError(f"the data of {folder} is not here; give it with --data_dir")
     count = len(prepared.samples("test"))
     chosen = np.random.default_rng(SEED).choice(count, min(samples, count), replace=False).tolist()

@@ -72,7 +72,7 @@ def check(job: Job, progress: Progress, backbone: dict[str, Any]) -> None:
         raise FPTError(f"--resume: the checkpoint is of step {found.step}, {wanted}{end}")
     if any(found.core.get(name) != backbone.get(name) for name in WEIGHTS_OF):
         raise FPTError(f"--resume: the checkpoint is on backbone {found.core.get('name')}, the state on {backbone['name']}{end}")
-    if found.seed != job.args.seed or found.data_sha256 != job.prepared.manifest["data_sha256"]:
+    if found.seed != job.args.seed or found.data_sha256 != job.prepared.manifest.data_sha256:
         raise FPTError(f"--resume: the checkpoint is of another run: of seed {found.seed}, or on other data{end}")
 
 

@@ -152,7 +152,7 @@ def checkpoint_config(job: Job, made: Made) -> dict[str, Any]:
             "source": prepared.task.source,
             "licence": prepared.task.licence,
             "arguments": portable,
-            **prepared.manifest,
+            **prepared.manifest.to_dict(),
         },
         "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
         "command": command_of({**arguments, "dataset": prepared.task.name}),
@@ -170,10 +170,10 @@ def about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
         "seed": job.args.seed,
         "split": {
             "method": prepared.split_method,
-            "seed": prepared.manifest["request"]["split_seed"],
-            "rows": prepared.manifest["rows"],
+            "seed": prepared.manifest.request.split_seed,
+            "rows": prepared.manifest.rows,
         },
-        "data": prepared.manifest,
+        "data": prepared.manifest.to_dict(),
         "versions": {"torch": torch.__version__},
         "arguments": job.arguments,
     }

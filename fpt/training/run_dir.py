@@ -80,10 +80,10 @@ def list_rejected(rows: pd.DataFrame, output: Path) -> Path:
 def data_key(prepared: Prepared) -> dict[str, Any]:
     """What a run must find again to go on: the data, which sample is in which split, and what is made of a sample."""
     manifest = prepared.manifest
-    split = {"split_seed": manifest["request"]["split_seed"], "method": prepared.split_method, "rows": manifest["rows"]}
-    features = [prepared.input.to_dict(), prepared.output.to_dict(), manifest["request"]["code"]]
+    split = {"split_seed": manifest.request.split_seed, "method": prepared.split_method, "rows": manifest.rows}
+    features = [prepared.input.to_dict(), prepared.output.to_dict(), manifest.request.code]
     digest = hashlib.sha256(json.dumps(features, sort_keys=True).encode()).hexdigest()
-    return {"sha256": manifest["data_sha256"], **split, "features": digest}
+    return {"sha256": manifest.data_sha256, **split, "features": digest}
 
 
 def check_same_data(output: Path, prepared: Prepared) -> None:
