@@ -296,6 +296,16 @@ def test_a_damaged_cache_entry_is_one_line_or_made_again(data_dir: Path, home: P
         make()
 
 
+def test_a_bug_is_not_reported_as_a_damaged_cache_entry(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr("fpt.data.cache.build_entry", lambda *args: None)
+    monkeypatch.setattr("fpt.data.entry.read_manifest", broken)
+    with pytest.raises(AttributeError, match="a bug"):
+        prepare(TASKS["cyp3a4"], DataArguments(data_dir=str(data_dir)), 1, lambda line: None)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -13,6 +13,7 @@ from own_data import NUMBERS, SMILES, TEXT, picture, pictures, predict, prepared
 import fpt
 from fpt.args import EvaluateArguments
 from fpt.errors import FPTError
+from fpt.evaluation import files
 from fpt.evaluation import run as evaluation
 
 
@@ -113,6 +114,16 @@ def test_rows_that_can_not_be_read_say_why_and_others_are_predicted(trained, tmp
     (tmp_path / "point.csv").write_text("x,income,z\n1.5,50000,0.25\n")
     first, second = (predict(trained["numbers"], tmp_path / f"{name}.csv") for name in ("comma", "point"))
     assert first.probability_1[0] == second.probability_1[0]
+
+
+def test_the_decimal_separator_of_a_file_is_found_once_and_logged(trained, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "x.csv").write_text("x;income;z\n1,5;2;3\n1,25;2;3\n")
+    found, decide = [], files.decimal_of
+    monkeypatch.setattr(files, "decimal_of", lambda *args: found.append(decide(*args)) or found[-1])
+    out = predict(trained["numbers"], tmp_path / "x.csv")
+    assert found == [","]
+    assert "decimal ','" in capsys.readouterr().out
+    assert list(out.reason) == ["", ""]
 
 
 def test_missing_values_are_the_mean_where_training_said_so(llama_dir: Path, tmp_path: Path) -> None:

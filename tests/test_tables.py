@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 from own_data import NUMBERS, SMILES, TEXT, labels_of, prepared, told, values_of, write
 
+from fpt.args import DataArguments
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of, is_number, number_of
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError, RejectedRows
+from fpt.tasks.table import HubReader
 
 ROWS = [(f"a {'good' if i % 2 else 'bad'} film, number {i} café", "pos" if i % 2 else "neg") for i in range(40)]
 
@@ -301,3 +304,17 @@ def test_bad_rows_are_counted_by_kind_and_listed(tmp_path: Path) -> None:
     assert found.split_method == "stratified"
     assert dict(zip(found.rejected.id, found.rejected.reason, strict=True))["row-10"] == "no label"
     assert "text after the SMILES: 'ethanol'" in told(found)
+
+
+def test_a_dataset_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "train.csv", ["text", "label"], [(f"word {i % 5} {i}", "ab"[i % 2]) for i in range(60)])
+    opened, load = [], datasets.load_dataset
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: opened.append(a) or load(*a, **k))
+    reader = HubReader(str(tmp_path / "set"))
+    options = {"input_type": None, "hub_config": None, "input_column": None, "patch_size": None}
+    assert reader.input_type(dict(options)) == reader.input_type(dict(options)) == "text"
+    args = DataArguments()
+    args.options = options
+    assert len(reader.read(args, print).rows) == 60
+    assert len(opened) == 1

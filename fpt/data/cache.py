@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from pyarrow import ArrowException
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
@@ -32,6 +33,8 @@ from fpt.text.log import Log
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
+# What a missing or damaged part of an entry raises: pandas and tokenizers ValueError, `datasets` KeyError for its own records.
+DAMAGED = (FPTError, OSError, ValueError, KeyError, ArrowException)
 # What the names of datasets of the Hub begin with.
 HUB = "hub:"
 
@@ -211,7 +214,7 @@ def check_arguments(task: Task, args: DataArguments) -> None:
 
 
 def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
-    """The same, in one line where that fails.
+    """Open an entry; see `load_entry`.
 
     Raises:
         FPTError: a part of the entry is missing or damaged.
@@ -220,7 +223,7 @@ def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
         return load_entry(entry, task, args, seed)
     except RejectedRows:
         raise
-    except Exception as error:  # of pyarrow, pandas, tokenizers or the file system
+    except DAMAGED as error:
         raise FPTError(
             f"the cache entry {entry} can't be read ({reason(error)}); delete that folder, it is made again"
         ) from error

@@ -61,7 +61,7 @@ def run(args: EvaluateArguments) -> None:
     if inputs is not None:
         assert not isinstance(task, GeneratedTask)
         with understood(folder):
-            out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator, args.decimal)
+            out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator)
         _report_predictions(out, args, accelerator)
         return
     seed, wanted = config.data.request.split_seed, config.data.data_sha256

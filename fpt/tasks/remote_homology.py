@@ -87,8 +87,8 @@ def read_plain(data: bytes) -> Any:
     """
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
-    except Exception as error:
-        raise ValueError(f"no readable entry ({type(error).__name__})") from None
+    except Exception as error:  # damaged opcodes make the unpickler raise nearly anything
+        raise ValueError(f"no readable entry ({type(error).__name__})") from error
 
 
 def read_json(path: Path) -> Iterator[Any]:
