@@ -285,6 +285,10 @@ def test_a_damaged_cache_entry_is_one_line_or_made_again(data_dir: Path, home: P
     for damage in (
         lambda: shutil.rmtree(entry / "valid"),
         lambda: (entry / "rejected.csv").unlink(),
+        lambda: (entry / "rejected.csv").write_text("row,id,text\n"),
+        lambda: (entry / "test" / "state.json").write_text("[]"),
+        lambda: (entry / "test" / "state.json").write_text("{}"),
+        lambda: (entry / "test" / "dataset_info.json").write_text("[]"),
         lambda: next((entry / "train").glob("*.arrow")).write_bytes(b"no arrow"),
         lambda: write_json(entry / "manifest.json", {**json.loads((entry / "manifest.json").read_text()), "rows": None}),
     ):

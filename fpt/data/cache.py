@@ -14,7 +14,6 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from pyarrow import ArrowException
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
@@ -33,8 +32,8 @@ from fpt.text.log import Log
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
-# What a missing or damaged part of an entry raises: pandas and tokenizers ValueError, `datasets` KeyError for its own records.
-DAMAGED = (FPTError, OSError, ValueError, KeyError, ArrowException)
+# What a missing or damaged part of an entry raises.
+DAMAGED = (FPTError, OSError, ValueError)
 # What the names of datasets of the Hub begin with.
 HUB = "hub:"
 

@@ -18,7 +18,7 @@ from fpt.data.rejected import check_rejected
 from fpt.data.samples import numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer
 from fpt.errors import FPTError
-from fpt.files.disk import remove
+from fpt.files.disk import reason, remove
 from fpt.files.tables import read_csv, write_csv
 from fpt.files.whole import new_folder, write_json
 from fpt.inputs import Input
@@ -111,6 +111,8 @@ def load_entry(entry: Path, task: Task, args: DataArguments, seed: int | None = 
     if manifest.request.split_seed is None and seed is not None:
         manifest = replace(manifest, request=replace(manifest.request, split_seed=seed))
     rejected = read_csv(entry / "rejected.csv")
+    if "reason" not in rejected.columns:
+        raise FPTError("rejected.csv has no column reason")
     total = sum(manifest.rows.values()) + manifest.rejected
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
     check_rejected(rejected[: manifest.rejected], total, args.max_bad_fraction, manifest.origin)
@@ -119,13 +121,25 @@ def load_entry(entry: Path, task: Task, args: DataArguments, seed: int | None = 
     return Prepared(
         task=task,
         args=args,
-        splits={name: load_from_disk(entry / name) for name in SPLITS},
+        splits={name: _open_split(entry / name) for name in SPLITS},
         input=manifest.input,
         output=manifest.output,
         tokenizer=open_tokenizer(own, getattr(manifest.input, "vocab_size", None)) if own.is_dir() else None,
         manifest=manifest,
         rejected=rejected,
     )
+
+
+def _open_split(folder: Path) -> Dataset:
+    """The Arrow dataset of a split.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        return load_from_disk(folder)
+    except Exception as error:  # `datasets` trusts its own records, and runs into anything where they are damaged
+        raise ValueError(reason(error)) from error
 
 
 def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:
