@@ -265,11 +265,6 @@ def changed(arguments: T, **changes: Any) -> T:
     return new
 
 
-def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
-    """The `DataArguments` that `as_dict` made `values` of, some of them changed."""
-    return changed(DataArguments(), **{**values, **changes})
-
-
 def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[str, Any]:
     """The arguments of a task's or a baseline's own, with their defaults.
 
@@ -291,7 +286,7 @@ def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[st
     return asdict(made)
 
 
-def flat(did: dict[str, Any]) -> dict[str, Any]:
+def flat(did: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a run, as its results have them, with those of its task and baseline beside the others."""
     nested = ("options", "model_options")
     own = {k: v for name in nested for k, v in (did.get(name) or {}).items()}

@@ -170,7 +170,7 @@ def test_a_run_does_not_go_on_with_states_of_nowhere_or_of_another(settings, tmp
     assert contents(tmp_path / "other") == before
     # Moved to where there is more room.
     own.symlink_to(tmp_path / "big" / "states")
-    assert run(*settings(max_steps=4, resume=True))["steps"] == 4
+    assert run(*settings(max_steps=4, resume=True)).steps == 4
 
 
 def test_an_output_folder_that_can_not_be_made_is_refused_at_once(settings, tmp_path: Path, monkeypatch) -> None:

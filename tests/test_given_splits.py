@@ -202,8 +202,8 @@ def test_acyclic_molecules_get_advice_that_helps(tmp_path: Path) -> None:
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, llama_dir: Path) -> None:
     path = write(tmp_path / "x.csv", ["text", "label"], texts())
     results = train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run")
-    assert results["split"]["method"] == "stratified"
-    assert results["data"]["schema"]["label"]["names"] == ["neg", "pos"]
+    assert results.split.method == "stratified"
+    assert results.data["schema"]["label"]["names"] == ["neg", "pos"]
     train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run", resume=True)
     write(path, ["text", "label"], texts(80))
     with pytest.raises(FPTError, match=r"--resume: the state .* was made with other data: the raw data .*rows"):
@@ -219,7 +219,7 @@ def test_a_refused_run_lists_the_rows_in_its_folder_and_can_be_started_there(tmp
     listed = pd.read_csv(tmp_path / "run" / "rejected.csv")
     assert list(listed.row) == list(range(1, 60, 5)) and set(listed.reason) == {"empty input"}
     results = train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run", max_bad_fraction=0.5)
-    assert results["data"]["rejected"] == 12
+    assert results.data["rejected"] == 12
     before = (tmp_path / "run" / "rejected.csv").read_bytes()
     with pytest.raises(FPTError, match=r"listed in .*run\.rejected\.csv"):
         train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run", overwrite=True)

@@ -85,7 +85,7 @@ def doors(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
     def load(folder: Path) -> None:
         model = fpt.load(str(folder))
-        numbers = "csv:" in str(model.config["task"])
+        numbers = "csv:" in model.config.task
         model.predict([{"a": 1, "b": 2.5}] if numbers else ["CCO", "c1ccccc1"])
 
     return {name: once(door) for name, door in (("predict", predict), ("score", score), ("load", load))}

@@ -25,8 +25,8 @@ from fpt.data.cache import prepare
 from fpt.data.samples import ArrowSamples
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.metrics import is_better
 from fpt.outputs import Bits, Classes, Value, output_from_dict
-from fpt.results import is_better
 from fpt.tasks.base import TASKS
 from fpt.tasks.images import decode, patches, unpatch
 from fpt.tasks.listops import draw
@@ -603,7 +603,7 @@ def test_every_task_trains_and_its_scores_come_back(start: str, places, llama_di
         )
     )
     again = json.loads((tmp_path / "test.json").read_text())["metrics"]["test"]
-    assert again == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    assert again == pytest.approx(results.metrics["test"], abs=1e-6)
     assert (tmp_path / "run" / "split.csv").exists() == dataset.startswith("csv:")
     config = (tmp_path / "run" / "checkpoint" / "config.json").read_text()
     assert str(tmp_path / "mine.csv") not in config

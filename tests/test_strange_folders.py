@@ -240,7 +240,7 @@ def test_a_continued_run_names_the_one_argument_that_differs(tmp_path: Path, lla
     del before["data_key"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(before))
     # The state names the data as well.
-    assert train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "run", resume=True)["steps"] == 4
+    assert train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "run", resume=True).steps == 4
     (tmp_path / "file").write_text("")
     with pytest.raises(FPTError, match="file is a file; give a folder"):
         train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "file" / "run")

@@ -26,8 +26,8 @@ from fpt.files.output_paths import check_output_file, run_of
 from fpt.files.tables import write_csv
 from fpt.files.whole import read_stably, user_path, write_json
 from fpt.inputs import Patches
+from fpt.metrics import score_table
 from fpt.parallel import make_accelerator
-from fpt.results import table
 from fpt.tasks.base import SPLITS, GeneratedTask
 from fpt.text.log import Log, silent
 
@@ -64,7 +64,7 @@ def run(args: EvaluateArguments) -> None:
             out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator)
         _report_predictions(out, args, accelerator)
         return
-    seed, wanted = config.data.request.split_seed, config.data.data_sha256
+    seed, wanted = config.data.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
         say = accelerator.print if accelerator.is_main_process else silent
         prepared = prepare(task, data, seed, say, wanted, tokenizer, args.fetch_data)
@@ -75,12 +75,12 @@ def run(args: EvaluateArguments) -> None:
     metrics = prepared.output.metrics(labels, predictions, resolution_of(model, accelerator))
     accelerator.print(
         f"{config.task}: backbone {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
-        f" {config.training.seed}, model of step {config.step}\n{table({args.split: metrics})}"
+        f" {config.training.seed}, model of step {config.step}\n{score_table({args.split: metrics})}"
     )
     if args.output and accelerator.is_main_process:
-        kept = ("task", "core", "step", "training", "model_sha256")
-        report = {**{k: config.values[k] for k in kept}, "data": prepared.manifest.to_dict(), "metrics": {args.split: metrics}}
-        write_json(user_path(args.output), report)
+        values = config.to_dict()
+        kept = {name: values[name] for name in ("task", "core", "step", "training", "model_sha256")}
+        write_json(user_path(args.output), {**kept, "data": prepared.manifest.to_dict(), "metrics": {args.split: metrics}})
 
 
 def _check_output(args: EvaluateArguments, folder: Path) -> None:

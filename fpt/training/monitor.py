@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ class Tracker:
         output: folder that gets ``logs/``.
     """
 
-    def __init__(self, accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], output: Path) -> None:
+    def __init__(self, accelerator: Accelerator, args: TrainArguments, arguments: Mapping[str, Any], output: Path) -> None:
         self.accelerator, self.name, self.on = accelerator, args.report_to, args.report_to != "none"
         if not self.on:
             return

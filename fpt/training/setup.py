@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.checkpoint.remote import check_push, push
@@ -18,9 +18,11 @@ from fpt.errors import FPTError, RejectedRows
 from fpt.files.whole import slug
 from fpt.launching.environment import check_launch
 from fpt.launching.launched import check_launcher
-from fpt.models.base import MODELS, Estimator
+from fpt.metrics import score_table
+from fpt.models.base import MODELS, Estimator, TrainedModel
+from fpt.models.fpt import FPT
 from fpt.parallel import training_accelerator
-from fpt.results import RESULTS_FILE, table
+from fpt.results import RESULTS_FILE, Arguments, RunResults
 from fpt.tasks.base import TASKS, resolve
 from fpt.text.log import Log
 from fpt.training import best
@@ -36,15 +38,17 @@ from fpt.training.run_dir import claim_output_dir, list_rejected
 from fpt.training.running import Run
 from fpt.training.shared_backbone import Together, one_by_one
 from fpt.training.start import start
-from fpt.training.summary import pick_rate, write_summary
+from fpt.training.summary import Summary, pick_rate, write_summary
 from fpt.training.variants import check_together, one_of_each, several, variants
 
+T = TypeVar("T")
 
-def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> dict[str, Any]:
+
+def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> RunResults | Summary | None:
     """Prepare the data, build the model, train, score once on test, and write everything into ``--output_dir``.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds; of several runs what ``summary.json`` holds, and None when the run was told to stop.
 
     Raises:
         FPTError: anything in the arguments or the data that the user can mend.
@@ -68,7 +72,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     # The task's own options with their defaults, so that a continuation can be held against them.
     shared = {**as_dict(data), "options": resolved.options, **as_dict(model_args)}
     shared["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
-    arguments = [{**shared, **as_dict(own)} for own in each]
+    arguments = [cast(Arguments, {**shared, **as_dict(own)}) for own in each]
     for own, told in zip(each, arguments, strict=True):
         claim_output_dir(Path(own.output_dir or output), own, told)
     accelerator.wait_for_everyone()
@@ -91,24 +95,24 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         ]
         done, failures = (fit(jobs), []) if isinstance(kind, Estimator) else train(jobs, log)
     if not done:
-        return {}
+        return None
     if several(args):
         return write_summary(output, done, failures, log)
     results = done[0]
     log(
-        f"\n{task.name}: backbone {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
-        f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n{speed(results)}; {output / RESULTS_FILE}"
+        f"\n{task.name}: backbone {results.core.name}, seed {args.seed}, {prepared.split_method} split, model of step"
+        f" {results.best_step} of {results.steps}\n{score_table(results.metrics)}\n{speed(results)}; {output / RESULTS_FILE}"
     )
     return results
 
 
-def speed(results: dict[str, Any]) -> str:
+def speed(results: RunResults) -> str:
     """How fast a run was, in words."""
-    mfu = f" (MFU {results['mfu']:.0%} of the matmul peak)" if results.get("mfu") else ""
-    mfu = f" (MFU left out: {results['mfu_left_out']})" if results.get("mfu_left_out") else mfu
-    scored = results.get("evaluation_tokens_per_second")
+    mfu = f" (MFU {results.mfu:.0%} of the matmul peak)" if results.mfu else ""
+    mfu = f" (MFU left out: {results.mfu_left_out})" if results.mfu_left_out else mfu
+    scored = results.evaluation_tokens_per_second
     evaluation = f", {scored:,.0f} in evaluation" if scored else ""
-    return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}{evaluation}, {results['wall_seconds']:.0f} s in all"
+    return f"{results.tokens_per_second:,.0f} tokens/s{mfu}{evaluation}, {results.wall_seconds:.0f} s in all"
 
 
 def default_output(task: str, model: str) -> str:
@@ -116,7 +120,7 @@ def default_output(task: str, model: str) -> str:
     return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
 
 
-def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure]]:
+def train(jobs: list[Job], log: Log) -> tuple[list[RunResults], list[Failure]]:
     """Train a network step by step, or several side by side on one backbone.
 
     Returns:
@@ -129,6 +133,7 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
     for own in jobs:
         if own.args.resume:
             continue_outputs(own, log)
+    assert isinstance(job.kind, TrainedModel)
     made = job.kind.make_each(job.prepared, job.model_args, [own.args for own in jobs], log)
     for own in jobs:
         if own.args.resume:
@@ -136,7 +141,7 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
         else:
             start_outputs(own)
     # Before they are spread over devices.
-    together = Together([one.network for one in made], log) if several_runs else None
+    together = Together([one.network for one in made if isinstance(one.network, FPT)], log) if several_runs else None
     tracker = Tracker(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
     runs = [start(own, one, tracker, len(jobs)) for own, one in zip(jobs, made, strict=True)]
     peak = measure_peak(runs[0])  # of all runs at once, which have one shape
@@ -158,13 +163,13 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
     return results, [run.failure for run in runs if run.failure]
 
 
-def finish_all(runs: list[Run], log: Log) -> list[dict[str, Any]]:
+def finish_all(runs: list[Run], log: Log) -> list[RunResults]:
     """Results of the runs that end well; those of the picked learning rate are scored on test.
 
     Raises:
         FPTError: none does.
     """
-    results = []
+    results: list[RunResults] = []
     attempt(runs, best.settle)
     going = [run for run in runs if not run.failure]
     if going:
@@ -178,9 +183,9 @@ def finish_all(runs: list[Run], log: Log) -> list[dict[str, Any]]:
     return results
 
 
-def attempt(runs: list[Run], action: Callable[[Run], Any]) -> list[Any]:
+def attempt(runs: list[Run], action: Callable[[Run], T]) -> list[T]:
     """What `action` gives for each run that it does not fail for."""
-    out = []
+    out: list[T] = []
     for run in runs:
         if run.failure:
             continue
