@@ -15,6 +15,7 @@ from fpt.backbones.base import DTYPES, MOST_LAYERS, BackboneSpec
 from fpt.data.schema import Schema
 from fpt.errors import FPTError
 from fpt.files.whole import sha256_file
+from fpt.flags.checks import DROPOUT
 from fpt.inputs import INPUTS, Input, Tokens
 from fpt.metrics import RESOLUTIONS, Scores
 from fpt.models.base import MODELS, NetworkModel, NetworkRecord
@@ -203,10 +204,13 @@ class CheckpointConfig(ModelRecord):
             raise FPTError(f"data.request.split_seed {self.data.split_seed} is not between 0 and 2**63 - 1")
         if isinstance(self.input, Tokens) != (self.tokenizer_sha256 is not None):
             raise FPTError("a model on tokens needs a tokenizer_sha256, and no other model has one")
-        if (self.network is not None) != isinstance(MODELS[self.model], NetworkModel):
+        kind = MODELS[self.model]
+        if (self.network is not None) != isinstance(kind, NetworkModel):
             raise FPTError(f"model {self.model!r} and the presence of network contradict each other")
         if self.network is not None and (self.network.name != self.model or self.full):
             raise FPTError("network.name, model and full contradict each other")
+        if self.network is not None and isinstance(kind, NetworkModel):
+            _check_network(self.network, kind)
         if self.full and self.core_config is None:
             raise FPTError("full is true, and core_config is missing")
         self._check_backbone()
@@ -234,6 +238,24 @@ class CheckpointConfig(ModelRecord):
             raise FPTError("core.sha256 is missing: without it nobody knows whether a backbone is the one of the training")
         if unknown := set(self.tuning.parts) - {*PARTS, "other"}:
             raise FPTError(f"tuning.parts has the unknown part {sorted(unknown)[0][:50]!r}")
+
+
+def _check_network(about: NetworkRecord, kind: NetworkModel) -> None:
+    """Refuse options and a shape that the model of a baseline does not have, or of other types.
+
+    Raises:
+        FPTError: a value is missing, has another type, or is out of range.
+    """
+    names = [one.name for one in fields(kind.options)] if kind.options else []
+    if missing := [name for name in (*names, "dropout") if name not in about.options]:
+        raise FPTError(f"network.options.{missing[0]} is missing")
+    if kind.options:
+        as_type(kind.options, {name: about.options[name] for name in names}, "network.options")
+    dropout = as_type(float, about.options["dropout"], "network.options.dropout")
+    if dropout not in DROPOUT:
+        raise FPTError(f"network.options.dropout {dropout} must be {DROPOUT}")
+    if kind.shape_type is not None:
+        as_type(kind.shape_type, about.shape, "network.shape")
 
 
 def read_config(folder: Path) -> CheckpointConfig:

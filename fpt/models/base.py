@@ -144,9 +144,11 @@ class NetworkModel(TrainedModel):
 
     Attributes:
         sources: its options that name trained weights to start from. A checkpoint has weights of its own.
+        shape_type: type of the values that `shape` gives; those of a checkpoint are checked against it. None for any values.
     """
 
     sources: tuple[str, ...] = ()
+    shape_type: Any = None
 
     @abstractmethod
     def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:

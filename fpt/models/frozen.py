@@ -83,8 +83,6 @@ def tuning_of(args: ModelArguments) -> Tuning:
     Raises:
         FPTError: they can't be understood.
     """
-    if args.lora_rank < 1:
-        raise FPTError(f"--lora_rank {args.lora_rank} must be at least 1")
     return Tuning(
         parse_parts(args.tune),
         args.lora_rank,

@@ -172,7 +172,7 @@ class Tracker:
             return
         try:
             self.accelerator.log({short_text(name): value for name, value in values.items()}, step=step)
-        except Exception as error:
+        except Exception as error:  # as above
             self._lost(error)
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class Tracker:
         try:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-        except Exception as error:
+        except Exception as error:  # as above
             self._lost(error)
         self.accelerator.trackers = []
         self.accelerator.end_training()

@@ -50,8 +50,8 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: Arguments) -
     if args.resume:
         try:
             before = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from None
+        except (OSError, ValueError) as error:
+            raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from error
         total = before.get("global_batch_size", arguments["global_batch_size"])
         if total != arguments["global_batch_size"]:
             raise FPTError(
