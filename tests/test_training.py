@@ -252,7 +252,7 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     assert config.output.label_names == ("non-inhibitor", "inhibitor")
     assert config.core.sha256
     card = (folder / "README.md").read_text()
-    # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the backbone's is needed.
+    # The configuration has neither the folder of the data nor that of the run; only the backbone's is needed.
     told = {**config.to_dict(), "core": {}}
     assert str(finished.parent) not in json.dumps(told)
     assert card.startswith("---\nlibrary_name: fpt\n")

@@ -24,7 +24,7 @@ from fpt.models.fpt import FPT
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, Arguments, RunResults
 from fpt.tasks.base import TASKS, resolve
-from fpt.text.log import Log
+from fpt.text.log import Log, silent
 from fpt.training import best
 from fpt.training.content import data_key
 from fpt.training.fit import fit
@@ -51,7 +51,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         What ``results.json`` holds; of several runs what ``summary.json`` holds, and None when the run was told to stop.
 
     Raises:
-        FPTError: anything in the arguments or the data that the user can mend.
+        FPTError: anything in the arguments or the data that the user can fix.
     """
     started = time.perf_counter()
     check_arguments(args)
@@ -78,7 +78,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     accelerator.wait_for_everyone()
 
     with accelerator.main_process_first():
-        data_log = log if accelerator.is_main_process else (lambda line: None)
+        data_log = log if accelerator.is_main_process else silent
         try:
             prepared = prepare(task, resolved, each[0].seed, data_log)
         except RejectedRows as error:
