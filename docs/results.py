@@ -28,10 +28,15 @@ def curve(axes: plt.Axes, name: str, rows: pd.DataFrame, column: str, color: str
     axes.fill_between(rows.step, rows[f"{column}_min"], rows[f"{column}_max"], color=color, alpha=0.2, lw=0)
 
 
+def read() -> pd.DataFrame:
+    """The numbers of the curves; the first line of the file says where they are from."""
+    return pd.read_csv(DATA, comment="#")
+
+
 def draw(path: str) -> None:
     """Write the figure to `path`; the ending names the format."""
     plt.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "fpt", "font.family": "sans-serif", "font.size": 9})
-    data = pd.read_csv(DATA)
+    data = read()
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.4))
     for axes, (column, label) in zip(panels, LABELS.items(), strict=True):
         for number, (name, rows) in enumerate(data.groupby("model", sort=False)):

@@ -296,7 +296,7 @@ def test_the_figure_of_the_results_shows_the_numbers_of_the_table(tmp_path: Path
         re.findall(r"<!-- (.*?) -->", path.read_text()) for path in (tmp_path / "results.svg", ROOT / "docs/results.svg")
     )
     assert drawn == kept
-    last = pd.read_csv(figure.DATA).groupby("model").last()
+    last = figure.read().groupby("model").last()
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for name, row in last.iterrows():
         assert name in kept or f"{name} (no steps)" in kept
