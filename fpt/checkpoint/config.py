@@ -17,6 +17,8 @@ from fpt.models.base import MODELS, NetworkModel
 from fpt.models.tuning import PARTS, Tuning
 from fpt.outputs import OUTPUTS, Output
 from fpt.results import RESOLUTIONS
+from fpt.side_tokens import SideTokens
+from fpt.tasks.sides import check_sides, count_sides
 from fpt.untrusted.typed import as_type, read_json
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
@@ -129,6 +131,7 @@ class CheckpointConfig(Facts):
             raise FPTError(f"data.request.split_seed {self.data.request.split_seed} is not between 0 and 2**63 - 1")
         if isinstance(self.input, Tokens) != (self.tokenizer_sha256 is not None):
             raise FPTError("a model on tokens needs a tokenizer_sha256, and no other model has one")
+        self._check_sides()
         if (self.network is not None) != isinstance(MODELS[self.model], NetworkModel):
             raise FPTError(f"model {self.model!r} and the presence of network contradict each other")
         if self.network is not None and (self.network.name != self.model or self.full):
@@ -148,6 +151,14 @@ class CheckpointConfig(Facts):
         hashes = (self.model_sha256, self.tokenizer_sha256, self.core.sha256, self.data.data_sha256)
         if not all(text is None or SHA256.fullmatch(text) for text in hashes):
             raise FPTError("a sha256 is not 64 hexadecimal digits")
+
+    def _check_sides(self) -> None:
+        """Inputs are made as the arguments say, and embedded as the input says."""
+        asked = count_sides(self.data.arguments), self.data.arguments.side_buckets
+        found = (self.input.sides, self.input.buckets) if isinstance(self.input, SideTokens) else (0, asked[1])
+        if found != asked and (found[0] or asked[0]):
+            raise FPTError("input and data.arguments contradict each other about what a token carries besides its id")
+        check_sides(self.data.arguments, self.task)
 
     def _check_backbone(self) -> None:
         if self.core.dtype not in DTYPES:

@@ -27,6 +27,7 @@ from fpt.files.disk import reason, refusals
 from fpt.files.whole import alone, cache_home, slug, user_path
 from fpt.inputs import Patches
 from fpt.tasks.base import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.tasks.sides import check_sides, count_sides
 from fpt.text.log import Log
 
 # Raised whenever this file would write other Arrow files from the same raw data.
@@ -194,6 +195,9 @@ def describe_request(
             "vocab_size": args.vocab_size if args.tokenizer == "bpe" else None,
             "augment": args.augment,
         }
+    if count_sides(args):
+        names = ("environments", "kmers", "side_buckets", "tokens")
+        request["sides"] = {name: getattr(args, name) for name in names}
     return request
 
 
@@ -203,6 +207,7 @@ def check_arguments(task: Task, args: DataArguments) -> None:
     Raises:
         FPTError: the options leave no token, or make no sense together.
     """
+    check_sides(args, task.name)
     if args.tokenizer is not None:
         if args.longest < 3:
             raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")
