@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fpt.backbones.loading import load_backbone
-from fpt.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, read_config, save_checkpoint
+from fpt.checkpoint import WEIGHTS, Scored, find_checkpoint, load_checkpoint, read_config, save_checkpoint
 from fpt.errors import cli
 
 
@@ -39,13 +39,13 @@ def main() -> None:
     args = parser.parse_args()
     folder = find_checkpoint(args.checkpoint)
     model, tokenizer, config = load_checkpoint(folder)
-    spec = config.core
+    spec, scored = config.core, Scored(config.step, config.valid_metrics)
     trainable = model.own_parameters()
     with tempfile.TemporaryDirectory() as temporary:
         small, full = Path(temporary) / "small", Path(temporary) / "full"
         rows = [
-            ("trainable tensors only", small, lambda: save_checkpoint(small, trainable, config.values, tokenizer)),
-            ("--save_full", full, lambda: save_checkpoint(full, trainable, config.values, tokenizer, full_of=model)),
+            ("trainable tensors only", small, lambda: save_checkpoint(small, trainable, config, scored, tokenizer)),
+            ("--save_full", full, lambda: save_checkpoint(full, trainable, config, scored, tokenizer, full_of=model)),
         ]
         print(f"backbone {spec.name}, {spec.num_layers} layers; median of {args.repeats}")
         print(f"{'checkpoint':<20}{'bytes':>14}{'save s':>9}{'check s':>9}{'load s':>9}")

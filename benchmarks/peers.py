@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -52,6 +52,7 @@ from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.flops import matmul_peak, step_flops
 from fpt.models.base import MODELS
 from fpt.parallel import training_accelerator
+from fpt.results import Arguments
 from fpt.tasks.base import TASKS, resolve
 from fpt.training import Job, Run, learn
 from fpt.training.loop import batches as batches_of
@@ -171,7 +172,7 @@ def loops_of(
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = training_accelerator(args, output)
     each = [changed(args, seed=seed) for seed in seeds]
-    told = {**as_dict(prepared.args), **as_dict(model_args), **as_dict(args), "global_batch_size": batch}
+    told = cast(Arguments, {**as_dict(prepared.args), **as_dict(model_args), **as_dict(args), "global_batch_size": batch})
     with contextlib.redirect_stdout(io.StringIO()):
         kind = MODELS["fpt"]
         made = kind.make_each(prepared, model_args, each, print)  # type: ignore[attr-defined]

@@ -196,8 +196,8 @@ class TrainArguments:
         check_ranges(self, seed=checks.SEED, save_steps=checks.COUNT, **dict.fromkeys(counts, checks.COUNT))
         check_ranges(self, warmup_steps=checks.COUNT_OR_NONE, early_stopping_patience=checks.COUNT_OR_NONE)
         from_0 = checks.Range(0, 10**6)
-        check_ranges(self, learning_rate=checks.RATE, embedding_lr_scale=from_0, weight_decay=from_0, max_grad_norm=from_0)
-        check_ranges(self, dropout=checks.DROPOUT)
+        check_ranges(self, learning_rate=checks.RATE, weight_decay=from_0, max_grad_norm=from_0)
+        check_ranges(self, dropout=checks.DROPOUT, embedding_lr_scale=checks.Range(0, 10**6, above=True))
         check_known(self, lr_scheduler=SCHEDULES, mixed_precision=PRECISIONS, report_to=("none", "tensorboard", "wandb"))
         if self.seeds is not None:
             number_list(self.seeds, int, checks.SEED, "--seeds", "1,2,3")
@@ -278,16 +278,17 @@ class Training:
 
 
 def changed(arguments: T, **changes: Any) -> T:
-    """A copy of `arguments` with some other values. (`dataclasses.replace` would lose `DataArguments.options`.)"""
+    """Return a copy of `arguments` with some other values. (`dataclasses.replace` would lose `DataArguments.options`.)
+
+    Raises:
+        FPTError: a value is refused, as when they are made.
+    """
     new = copy.copy(arguments)
     for name, value in changes.items():
         setattr(new, name, value)
+    if check := getattr(new, "__post_init__", None):
+        check()
     return new
-
-
-def data_arguments(values: dict[str, Any], **changes: Any) -> DataArguments:
-    """The `DataArguments` that `as_dict` made `values` of, some of them changed."""
-    return changed(DataArguments(), **{**values, **changes})
 
 
 def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[str, Any]:
@@ -311,7 +312,7 @@ def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[st
     return asdict(made)
 
 
-def flat(did: dict[str, Any]) -> dict[str, Any]:
+def flat(did: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a run, as its results have them, with those of its task and baseline beside the others."""
     nested = ("options", "model_options")
     own = {k: v for name in nested for k, v in (did.get(name) or {}).items()}

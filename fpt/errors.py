@@ -71,7 +71,7 @@ def _status(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as error:  # the end of a command: whatever is left is explained, a bug of ours as one
         _say(error, explained(error))
         return FAULT
 

@@ -30,6 +30,7 @@ from fpt.models.input_init import with_positions, with_sides
 from fpt.models.tuning import Tuning
 from fpt.outputs import Output
 from fpt.tasks.base import TASKS
+from fpt.text.table import plain_table
 
 # A trainable number: itself, its gradient, and AdamW's two moments, all in fp32.
 BYTES_TRAINABLE = 4 * 4
@@ -90,13 +91,12 @@ def describe(model: FPT, inputs: Input, batch_size: int, tokens: int) -> str:
     """The table of `rows_of`, with totals and FLOPs."""
     rows = rows_of(model)
     total = Row("total", sum(r.trainable for r in rows), sum(r.frozen for r in rows), sum(r.frozen_bytes for r in rows))
-    lines = [f"{'part':<8}{'trainable':>15}{'frozen':>15}{'memory MiB':>13}"]
-    lines += [f"{r.part:<8}{r.trainable:>15,}{r.frozen:>15,}{r.memory / 2**20:>13,.1f}" for r in (*rows, total)]
+    cells = [[r.part, f"{r.trainable:,}", f"{r.frozen:,}", f"{r.memory / 2**20:,.1f}"] for r in (*rows, total)]
     forward, backward = step_flops(model, inputs, batch_size, tokens)
     share = total.trainable / (total.trainable + total.frozen)
     return "\n".join(
         [
-            *lines,
+            plain_table(["part", "trainable", "frozen", "memory MiB"], cells, [8, 15, 15, 13]),
             f"trainable: {share:.3%} of the parameters; memory: weights, and for trainable ones gradients and AdamW's moments",
             f"a step on {batch_size} x {tokens} tokens: {forward / 1e9:,.1f} GFLOPs forward, {backward / 1e9:,.1f} backward",
         ]

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from fpt.errors import FPTError
-from fpt.results import RESOLUTION, Scores, bit_metrics, classification_metrics, constant, multilabel_metrics, regression_metrics
+from fpt.metrics import RESOLUTION, Scores, bit_metrics, classification_metrics, constant, multilabel_metrics, regression_metrics
 from fpt.text.predictions import counts_text, decimals, number_text, only_text, probability_text
 
 # Bits of one sample.
@@ -60,7 +60,7 @@ class Output(ABC):
             labels: (samples, ...) as the task has them, in their own unit.
             predictions: (samples, columns) as `predict` gives them.
             resolution: what the precision of the model carries; predictions that are nearer to each other are ties to scores
-                that rank. See `fpt.results.tied`.
+                that rank. See `fpt.metrics.tied`.
         """
 
     def undefined(self, metric: str, labels: np.ndarray) -> str | None:

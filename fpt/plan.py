@@ -29,6 +29,7 @@ from fpt.flags.checks import Range, check_known, check_ranges
 from fpt.inputs import Input, Tokens
 from fpt.inspect import NOT_READ, empty_run, rows_of, step_flops
 from fpt.models.fpt import FPT
+from fpt.text.table import plain_table
 
 GIB = 2**30
 # Dense bf16 TFLOP/s.
@@ -250,10 +251,8 @@ def table(model: Model, devices: int, memory: float, batch: int, peak: float) ->
     """The table of all strategies, and the first one whose batch fits."""
     ways = STRATEGIES if devices > 1 else (ONE, *(s for s in STRATEGIES if s.offload))
     room = memory - OVERHEAD
-    lines = [
-        f"{'strategy':<20}{'weights':>9}{'grads':>8}{'optim.':>8}{'activ.':>8}{'GiB/GPU':>9}"
-        f"{'max batch':>11}{'sent MB':>9}{'step s':>9}"
-    ]
+    head = ["strategy", "weights", "grads", "optim.", "activ.", "GiB/GPU", "max batch", "sent MB", "step s"]
+    lines = []
     best = None
     for way in ways:
         parts = model.memory(way, devices, batch)
@@ -266,10 +265,10 @@ def table(model: Model, devices: int, memory: float, batch: int, peak: float) ->
             0 if way.weights else sent / LINK
         )
         best = best or (way if fits else None)
-        cells = "".join(f"{v / GIB:>{w}.2f}" for v, w in zip(parts.values(), (9, 8, 8, 8), strict=True))
-        mark = "" if fits else "  does not fit"
-        lines.append(f"{way.name:<20}{cells}{total / GIB:>9.2f}{largest:>11,}{sent / 1e6:>9,.1f}{seconds:>9.3f}{mark}")
-    return "\n".join(lines), best
+        memories = [f"{size / GIB:.2f}" for size in (*parts.values(), total)]
+        times = [f"{largest:,}", f"{sent / 1e6:,.1f}", f"{seconds:.3f}"]
+        lines.append([way.name, *memories, *times, "" if fits else "does not fit"])
+    return plain_table(head, lines, [20, 9, 8, 8, 8, 9, 11, 9, 9]), best
 
 
 def advice(model: Model, best: Strategy | None, devices: int, batch: int) -> str:

@@ -1,277 +1,217 @@
-"""Scores of predictions, the results file, and the table on the terminal."""
+"""``results.json`` of a run as a typed record, which is what a run writes and what tables and reports read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, cast
 
-import numpy as np
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
+from fpt.errors import FPTError
+from fpt.files.output_paths import RESULTS_FILE as RESULTS_FILE
 from fpt.files.whole import write_json
+from fpt.metrics import Scores
+from fpt.untrusted.typed import as_type, read_json
 
-RESULTS_FILE = "results.json"
-# Values by metric, None where one is not defined.
-Scores = dict[str, float | None]
-LOWER_IS_BETTER = {"loss", "mae", "rmse"}
-
-# How far apart log-odds, or numbers in standard deviations, of one input may be: absolute near 0, relative beyond 1. The same
-# samples in batches of other sizes and paddings through a GPT-2 of 6 layers of width 256 were up to 4e-6 (fp32) and 1e-2 (bf16,
-# log-odds near 1) apart; fp16 and tf32 have 3 bits more than bf16, fp8 has 4 less.
-RESOLUTIONS = {"fp32": 1e-5, "tf32": 2.5e-3, "fp16": 2.5e-3, "bf16": 2e-2, "fp8": 2e-1}
-RESOLUTION = RESOLUTIONS["fp32"]
-# float64 holds a probability up to 1 - 1e-16: log-odds of one that stands alone are as good as RESOLUTION up to here.
-LARGEST_LOG_ODDS = 27.0
-
-
-def tied(scores: np.ndarray, resolution: float = RESOLUTION) -> np.ndarray:
-    """Rank scores, with ties for those that the precision can't tell apart.
-
-    Rounding to a grid would part two scores on both sides of a border, however near they are; here a group of ties starts at its
-    lowest score, and takes all that are within the resolution of it.
-
-    Args:
-        scores: (samples,) float.
-        resolution: differences up to ``resolution * sqrt(1 + score**2)`` are noise.
-
-    Returns:
-        Ranks (samples,) int64 from 0 up, equal for ties.
-
-    Raises:
-        ValueError: a score is nan.
-    """
-    # Its slope is 1 / sqrt(1 + score**2): the resolution is the same everywhere on it.
-    even = np.arcsinh(np.asarray(scores, dtype=np.float64))
-    if np.isnan(even).any():
-        raise ValueError("scores to rank are not numbers (nan)")
-    order = np.argsort(even, kind="stable")
-    ordered = even[order]
-    first = np.ones(len(ordered), dtype=bool)
-    first[1:] = np.diff(ordered) > resolution
-    starts = np.flatnonzero(first)
-    ends = np.append(starts[1:], len(ordered))[: len(starts)]
-    wide = ordered[ends - 1] > ordered[starts] + resolution
-    for start, end in zip(starts[wide], ends[wide], strict=True):
-        while ordered[end - 1] > ordered[start] + resolution:
-            start += np.searchsorted(ordered[start:end], ordered[start] + resolution, side="right")
-            first[start] = True
-    ranks = np.empty(len(ordered), dtype=np.int64)
-    ranks[order] = np.cumsum(first) - 1
-    return ranks
-
-
-def log_odds(yes: np.ndarray, no: np.ndarray) -> np.ndarray:
-    """Log-odds of probabilities that may be exactly 0 or 1; finite, for float64 has no probability between 0 and 5e-324."""
-    with np.errstate(divide="ignore"):
-        return np.clip(np.log(yes) - np.log(no), -750.0, 750.0)
-
-
-def constant(values: np.ndarray) -> bool:
-    """Whether all are the same number, but for the last digits of float64."""
-    values = np.asarray(values, dtype=np.float64)
-    return len(values) < 2 or bool(np.ptp(values) <= 4 * np.finfo(np.float64).eps * np.abs(values).max())
-
-
-def classification_metrics(labels: np.ndarray, probabilities: np.ndarray, resolution: float = RESOLUTION) -> Scores:
-    """Score class probabilities.
-
-    Args:
-        labels: (samples,) int.
-        probabilities: (samples, classes), rows sum to 1.
-        resolution: of log-odds; see `tied`.
-
-    Returns:
-        accuracy and loss (mean negative log likelihood, nats); for two classes also auroc and auprc (average precision
-        of class 1), None where only one class is present.
-
-    Raises:
-        ValueError: a probability is not finite.
-    """
-    # Imported late here and below: half a second that the first step of a run need not wait for.
-    from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
-
-    classes = probabilities.shape[1]
-    metrics: Scores = {
-        "accuracy": float(accuracy_score(labels, probabilities.argmax(axis=1))),
-        "loss": float(log_loss(labels, probabilities.astype(np.float64), labels=range(classes))),
-    }
-    if classes == 2:
-        both = len(np.unique(labels)) == 2
-        # Not the probabilities: of a confident model they are 1e-12 and 1e-13, or 1 but for as little.
-        ranks = tied(log_odds(probabilities[:, 1], probabilities[:, 0]), resolution)
-        metrics["auroc"] = float(roc_auc_score(labels, ranks)) if both else None
-        metrics["auprc"] = float(average_precision_score(labels, ranks)) if both else None
-    return metrics
-
-
-def regression_metrics(
-    labels: np.ndarray, values: np.ndarray, resolution: float = RESOLUTION, mean: float | None = None, std: float | None = None
-) -> Scores:
-    """Score predicted numbers.
-
-    Args:
-        labels: (samples,) float.
-        values: (samples,) float, in the labels' unit.
-        resolution: of the values in standard deviations; see `tied`.
-        mean, std: the resolution refers to; those of `labels` when not given.
-
-    Returns:
-        mae and rmse (in the labels' unit), r2, spearman and pearson; the correlations are None where one side is constant,
-        r2 where the labels are.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    from scipy.stats import pearsonr, spearmanr
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
-    labels, values = np.asarray(labels, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    errors = {"mae": float(mean_absolute_error(labels, values)), "rmse": float(root_mean_squared_error(labels, values))}
-    varied = not constant(labels)
-    center = float(labels.mean()) if mean is None else mean
-    scale = (float(labels.std()) if std is None else std) or 1.0
-    ranks = tied((values - center) / scale, resolution)
-    both = varied and ranks.max(initial=0) > 0
-    return {
-        **errors,
-        "r2": float(r2_score(labels, values)) if varied else None,
-        "spearman": float(spearmanr(labels, ranks).statistic) if both else None,
-        "pearson": float(pearsonr(labels, values).statistic) if both else None,
-    }
-
-
-def bit_metrics(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
-    """Score predicted bits.
-
-    Args:
-        labels: (samples, bits), 0 or 1.
-        probabilities: (samples, bits), of a 1.
-
-    Returns:
-        accuracy (share of right bits, the paper's measure), exact (share of samples with all bits right) and loss (mean
-        negative log likelihood of a bit, nats).
-    """
-    right = (probabilities > 0.5) == (labels > 0.5)
-    likelihood = np.where(labels > 0.5, probabilities, 1 - probabilities)
-    return {
-        "accuracy": float(right.mean()),
-        "loss": float(-np.log(np.clip(likelihood, 1e-15, 1)).mean()),
-        "exact": float(right.all(axis=1).mean()),
-    }
-
-
-def multilabel_metrics(labels: np.ndarray, probabilities: np.ndarray, resolution: float = RESOLUTION) -> Scores:
-    """Score which of several labels a sample has.
-
-    Args:
-        labels: (samples, labels), 0 or 1.
-        probabilities: (samples, labels), of a 1.
-        resolution: of log-odds; see `tied`.
-
-    Returns:
-        accuracy (share of right decisions at a probability of 0.5), loss (mean negative log likelihood of a decision, nats) and
-        exact (share of samples with all decisions right), as `bit_metrics`; f1 over all decisions (micro), None where no sample
-        has a label; auroc and auprc, the mean over labels that some samples have and some do not, None where
-        there is none.
-
-    Raises:
-        ValueError: a probability is not finite.
-    """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    if not np.isfinite(probabilities).all():
-        raise ValueError("probabilities are not finite")
-    true, said = labels > 0.5, probabilities > 0.5
-    both = np.flatnonzero(true.any(axis=0) & ~true.all(axis=0))
-    scores = np.minimum(log_odds(probabilities, 1 - probabilities), LARGEST_LOG_ODDS)
-    ranks = [tied(scores[:, n], resolution) for n in both]
-    return {
-        **bit_metrics(labels, probabilities),
-        "f1": float(2 * (true & said).sum() / (true.sum() + said.sum())) if true.any() else None,
-        "auroc": _mean([roc_auc_score(true[:, n], r) for n, r in zip(both, ranks, strict=True)]),
-        "auprc": _mean([average_precision_score(true[:, n], r) for n, r in zip(both, ranks, strict=True)]),
-    }
-
-
-def is_better(metric: str, new: float | None, old: float | None) -> bool:
-    """Whether `new` is a better value of `metric` than `old`; a value that is not defined (None, nan) is worse than any."""
-    new, old = (None if value is None or math.isnan(value) else value for value in (new, old))
-    if new is None or old is None:
-        return new is not None
-    return new < old if metric in LOWER_IS_BETTER else new > old
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> Path:
-    """Write ``results.json`` into `folder` in one step; a number that is not finite becomes null."""
-    path = folder / RESULTS_FILE
-    write_json(path, _finite(results))
-    return path
-
-
-def shown_metric(value: float | None) -> str:
-    """A score as it is printed: with four decimals, or four significant digits where it is tiny or huge."""
-    if value is None:
-        return "-"
-    ordinary = value == 0 or 1e-3 <= abs(value) < 1e6 or not math.isfinite(value)
-    return f"{value:.4f}" if ordinary else f"{value:.4g}"
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Seconds = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0)]
+# Objects of which only some keys are declared; the others stay in them as they are.
+OPEN = ConfigDict(extra="allow")
+# Figures of a network that are null where they could not be measured. Whatever else a run does not have is left out.
+MAY_BE_NULL = ("evaluation_tokens_per_second", "flops_per_token", "mfu")
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A score over runs.
+class BackboneResult:
+    """The backbone of a run; see `fpt.backbones.base.BackboneSpec`. A baseline has its own name here, and no weights."""
+
+    name: str
+    revision: str | None = None
+    seed: Seed | None = None
+    num_layers: Count | None = None
+    dtype: str = "fp32"
+    sha256: str | None = None
+    hub_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """How the data was split, and rows of each split."""
+
+    method: str
+    seed: Seed
+    rows: dict[str, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """What the run was computed on."""
+
+    type: str
+    strategy: str = ""
+    threads: Count | None = None
+    compiled: str | None = None
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """Which parameters were trained; see `fpt.models.tuning.Tuning`."""
+
+    parts: tuple[str, ...]
+    lora_rank: Count = 8
+    lora_alpha: float = 16.0
+    input_layers: tuple[Count, ...] = ()
+    readout_layers: tuple[Count, ...] = ()
+    readout: str = "last"
+
+
+@with_config(OPEN)
+class OutputValues(TypedDict):
+    """The output in the manifest of the data, with whatever else its kind has."""
+
+    kind: NotRequired[str]
+
+
+@with_config(OPEN)
+class DataValues(TypedDict):
+    """The manifest of the prepared data, of which results only need the output."""
+
+    output: NotRequired[OutputValues]
+
+
+@with_config(OPEN)
+class Arguments(TypedDict):
+    """The arguments of a run by name, as `fpt.args.as_dict` gives them; an earlier version may have had others."""
+
+    dataset: str
+    seed: Seed
+    options: NotRequired[dict[str, Any] | None]
+    model_options: NotRequired[dict[str, Any] | None]
+    output_dir: NotRequired[str | None]
+    learning_rate: NotRequired[float]
+    global_batch_size: NotRequired[int]
+
+
+@with_config(OPEN)
+class Evaluation(TypedDict):
+    """One evaluation on the validation split; of an estimator the setting that was tried, and neither step nor loss."""
+
+    step: NotRequired[Count | None]
+    train_loss: NotRequired[float | None]
+    valid: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What was run on which data, and its scores.
 
     Attributes:
-        mean: over the runs.
-        std: sample standard deviation, None for a single run.
-        count: of runs.
+        metrics: split -> metric -> value; valid and test have the primary metric. A run that was not picked has no test.
+        versions: of the libraries that computed it.
     """
 
-    mean: float
-    std: float | None
-    count: int
+    task: str
+    model: str = "fpt"
+    metrics: dict[str, Scores]
+    primary_metric: str
+    seed: Seed
+    split: SplitResult
+    data: DataValues = field(default_factory=lambda: DataValues())
+    versions: dict[str, str] = field(default_factory=dict)
+    arguments: Arguments
 
 
-def spread(values: Sequence[float | None]) -> Spread | None:
-    """Mean and sample standard deviation; None where a run has no score, for a mean over the others would be of other runs."""
-    known = [float(value) for value in values if value is not None]
-    if len(known) < len(values) or not known:
-        return None
-    with np.errstate(over="ignore", invalid="ignore"):
-        return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
+@dataclass(frozen=True, kw_only=True)
+class RunResults(RunFacts):
+    """The content of ``results.json``, its keys in this order; see `read_results` and `write_results`.
 
-
-def shown_spread(mean: float | None, std: float | None) -> str:
-    """A mean score and its standard deviation as they are printed: the deviation with the decimals of the mean where they do."""
-    text = shown_metric(mean)
-    if std is None or mean is None:
-        return f"{text} ± -"
-    ordinary = std == 0 or (1e-3 <= abs(mean) < 1e6 and 5e-5 <= std < 1e6)
-    return f"{text} ± {std:.4f}" if ordinary else f"{text} ± {std:.2g}"
-
-
-def table(metrics: dict[str, Scores]) -> str:
-    """One line a split, one column a metric.
-
-    Args:
-        metrics: split -> metric -> value.
+    Attributes:
+        best_step: of the model that is scored; 0 of an estimator, which has no steps.
+        chosen: what an estimator was fitted with.
+        mfu: share of the matmul peak that training reached; where it makes no sense, `mfu_left_out` is the reason.
+        padding: share of positions that is padding, in the batches of the run (``grouped``) and in random ones.
     """
-    names = list(next(iter(metrics.values())))
-    rows = [(split, [shown_metric(values[n]) for n in names]) for split, values in metrics.items()]
-    width = max(10, *(len(cell) + 1 for _, cells in [("", names), *rows] for cell in cells))
-    lines = ["split   " + "".join(f"{n:>{width}}" for n in names)]
-    lines += [f"{split:<8}" + "".join(f"{cell:>{width}}" for cell in cells) for split, cells in rows]
-    return "\n".join(lines)
+
+    best_step: Count = 0
+    steps: Count
+    stopped_early: bool = False
+    core: BackboneResult
+    tuning: TuningResult | None = None
+    input_start: str | None = None
+    chosen: dict[str, Any] | None = None
+    trainable_parameters: Count | None = None
+    total_parameters: Count | None = None
+    wall_seconds: Seconds
+    train_seconds: Seconds = 0.0
+    tokens_per_second: Rate = 0.0
+    evaluation_tokens_per_second: Rate | None = None
+    runs_side_by_side: Count | None = None
+    flops_per_token: Rate | None = None
+    mfu: float | None = None
+    mfu_left_out: str | None = None
+    padding: dict[str, float] | None = None
+    device: DeviceResult | None = None
+    mixed_precision: str | None = None
+    gradient_accumulation_steps: Count | None = None
+    history: list[Evaluation]
+
+    def score(self, split: str) -> float | None:
+        """The primary metric on a split."""
+        return self.metrics[split][self.primary_metric]
+
+    @property
+    def output_kind(self) -> str:
+        """The kind of the output: classes, multilabel, value or bits; empty when it is not known."""
+        return self.data.get("output", {}).get("kind", "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values, which `read_results` reads."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        null = MAY_BE_NULL if self.trainable_parameters is not None else ()
+        plain = {name: asdict(value) if isinstance(value, RECORDS) else value for name, value in values.items()}
+        return {name: value for name, value in plain.items() if value is not None or name in null}
 
 
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+RECORDS = (BackboneResult, SplitResult, DeviceResult, TuningResult)
+
+
+def read_results(folder: Path) -> RunResults:
+    """Read ``results.json`` of a finished run. Every declared value has its type, so that it can be shown.
+
+    Raises:
+        FPTError: the file can't be read, or a value is missing, of another type or out of range.
+    """
+    path = folder / RESULTS_FILE
+    values = read_json(path)
+    try:
+        if not isinstance(values, dict):
+            raise FPTError("it is not a JSON object")
+        results = as_type(RunResults, values, "")
+        for split in ("valid", "test"):
+            if results.primary_metric not in results.metrics.get(split, {}):
+                raise FPTError(f"metrics.{split} has no {results.primary_metric!r}, which is the primary metric")
+    except FPTError as error:
+        raise FPTError(f"{path} can't be read: {error}; delete it and run it again") from error
+    # With their keys in the order of the file, which is that of the flags in a command.
+    return replace(results, arguments=cast(Arguments, values["arguments"]), data=cast(DataValues, values.get("data", {})))
+
+
+def write_results(folder: Path, results: RunResults) -> Path:
+    """Write ``results.json`` into `folder` in one step; a number that is not finite becomes null."""
+    path = folder / RESULTS_FILE
+    write_json(path, _finite(results.to_dict()))
+    return path
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -71,6 +71,9 @@ class SideTokens(Tokens):
         """Numbers of a token."""
         return 1 + self.sides
 
+    def of_data(self) -> SideTokens:
+        return SideTokens(self.vocab_size, self.pad_id, self.sides, self.buckets)
+
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> SideEmbedding:
         return SideEmbedding(super().module(hidden_size, widths), self.sides, self.buckets, self.width, hidden_size, self.dropout)
 

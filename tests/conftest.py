@@ -96,7 +96,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no offline data package was installed."""
-    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: None)
+    monkeypatch.setattr("fpt.tasks.sources.package_folder", lambda name: None)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def cases(raw: Path) -> dict[str, tuple[str, Path | None, dict[str, Any], dict[s
 def short(
     case: tuple[str, Path | None, dict[str, Any], dict[str, Any]], backbone: Path, output: Path, **more: Any
 ) -> dict[str, Any]:
-    """Train a case; its results, or the summary of several runs."""
+    """Train a case; its results as JSON values, or the summary of several runs."""
     dataset, data_dir, options, given = case
     groups: list[Any] = [
         DataArguments(dataset=dataset, data_dir=str(data_dir) if data_dir else None),
@@ -87,7 +87,9 @@ def short(
     groups[0].options = options
     for name, value in {**given, **more}.items():
         groups = [changed(g, **{name: value}) if hasattr(g, name) else g for g in groups]
-    return run(*groups)
+    found = run(*groups)
+    assert found is not None
+    return found.to_dict()
 
 
 def losses(backbone: Path, work: Path, names: Sequence[str] = (), steps: int = STEPS) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
 from fpt.data.prepared import Prepared
 from fpt.evaluation import run as evaluation
+from fpt.results import RunResults
 from fpt.tasks.base import TASKS
 from fpt.training import run
 
@@ -66,15 +67,17 @@ def values_of(found: Prepared, column: str = "values") -> dict[str, Any]:
     return {i: v for rows in found.splits.values() for i, v in zip(rows["id"], rows[column], strict=True)}
 
 
-def train(dataset: str, options: dict[str, Any], backbone: Path, output: Path, steps: int = 4, **changes: Any) -> dict[str, Any]:
+def train(dataset: str, options: dict[str, Any], backbone: Path, output: Path, steps: int = 4, **changes: Any) -> RunResults:
     """A short run; its results."""
     training = {f: changes.pop(f) for f in ("resume", "overwrite", "learning_rate", "eval_steps") if f in changes}
     training = {"eval_steps": steps, "warmup_steps": 1, "learning_rate": 1e-2, **training}
-    return run(
+    results = run(
         arguments(dataset, options, **changes),
         ModelArguments(backbone=str(backbone)),
         TrainArguments(output_dir=str(output), max_steps=steps, **training),
     )
+    assert isinstance(results, RunResults)
+    return results
 
 
 def predict(checkpoint: Path, file: Path, **changes: Any) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
 
+from fpt.args import DataArguments, changed
+from fpt.backbones.base import BackboneSpec
+from fpt.checkpoint.config import CheckpointConfig, DataRecord, Manifest, TrainingRecord
 from fpt.files.tables import write_csv
+from fpt.inputs import Patches
+from fpt.models.tuning import Tuning
+from fpt.outputs import Classes
 
 TEXTS = [
     '<img src=x onerror="alert(1)">',
@@ -86,6 +93,43 @@ def results_of(names: tuple[str, ...], seed: int, samples: int = 40, **changes: 
         "history": history,
         **changes,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchecked(CheckpointConfig):
+    """A configuration with any value anywhere."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+def config_of(said: Callable[[str], str] = str, **changes: Any) -> CheckpointConfig:
+    """The configuration of a checkpoint, `said` for each of its texts."""
+    values: dict[str, Any] = {
+        "task": said("hub:user/data"),
+        "model": said("full"),
+        "input": Patches(5),
+        "output": Classes((f"{said('')}no", f"{said('')}yes")),
+        "core": BackboneSpec(said("gpt2"), said("main"), num_layers=2, sha256=said("ab"), hub_id=said("user/gpt2")),
+        "tuning": Tuning((said("ln"), said("in"))),
+        "eval_batch_size": 64,
+        "data": data_of(said),
+        "training": TrainingRecord(seed=1, lr_scheduler=said("cosine"), license=said("mit")),
+        "command": said("accelerate launch train.py"),
+        "step": 4,
+        "valid_metrics": {said("auroc"): 0.5},
+        "test_metrics": {said("auroc"): 0.5},
+        "full": False,
+        "model_sha256": said("ab" * 32),
+    }
+    return Unchecked(**{**values, **changes})
+
+
+def data_of(said: Callable[[str], str] = str, options: dict[str, Any] | None = None) -> DataRecord:
+    """The data of a checkpoint, whose task has these options."""
+    arguments = changed(DataArguments(), options=options or {})
+    manifest: Manifest = {"request": {"split_seed": 1}, "data_sha256": said("ab" * 32)}
+    return DataRecord(source=said("a paper"), licence=said("mit"), arguments=arguments, manifest=manifest)
 
 
 def write_run(folder: Path, results: dict[str, Any], names: tuple[str, ...] = ("no", "yes"), samples: int = 40) -> Path:

@@ -372,7 +372,7 @@ def test_a_run_on_any_family_comes_back_from_its_checkpoint(name: str, folders, 
     groups = short_run(data_dir, folders[name], tmp_path / "run")
     groups[2].save_full = True
     results = run(*groups)
-    assert results["core"]["name"] == str(folders[name])
+    assert results.core.name == str(folders[name])
     ids, mask = batch()
     small, _, config = load_checkpoint(find_checkpoint(str(tmp_path / "run")))
     full, _, _ = load_checkpoint(tmp_path / "run" / "full")
@@ -391,7 +391,7 @@ def test_a_core_that_a_run_trained_is_the_core_of_another(tune: str, folders, da
     second = short_run(data_dir, Path("unused"), tmp_path / "second")
     second[1].backbone = f"run:{tmp_path / 'first'}"
     results = run(*second)
-    assert results["core"]["sha256"] != load_backbone(BackboneSpec(str(folders["gpt2"]))).spec.sha256
+    assert results.core.sha256 != load_backbone(BackboneSpec(str(folders["gpt2"]))).spec.sha256
     # What the first run gave, the second one started from.
     backbone = load_backbone(BackboneSpec(f"run:{tmp_path / 'first'}"))
     ids, mask = batch()

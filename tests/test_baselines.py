@@ -155,17 +155,15 @@ def test_a_network_learns_and_is_scored_again(model: str, dataset: str, least: f
     write = {"cyp3a4": lambda f: write_tdc(f, molecules()), "speech-commands": write_speech, "cifar10": write_bars}
     raw = write[dataset](tmp_path / "raw")
     results = run(*groups(model, dataset, raw, tmp_path / "run", **changes))
-    assert (results["model"], results["core"]["name"]) == (model, model)
-    assert results["trainable_parameters"] == results["total_parameters"]
-    assert results["metrics"]["test"]["accuracy"] > least
+    assert (results.model, results.core.name) == (model, model)
+    assert results.trainable_parameters == results.total_parameters
+    assert results.metrics["test"]["accuracy"] > least
     evaluate = EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(raw), output=str(tmp_path / "again.json"))
     evaluation.run(evaluate)
     again = json.loads((tmp_path / "again.json").read_text())["metrics"]["test"]
-    assert again == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    assert again == pytest.approx(results.metrics["test"], abs=1e-6)
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert (table.label.astype(str) == table.prediction.astype(str)).mean() == pytest.approx(
-        results["metrics"]["test"]["accuracy"]
-    )
+    assert (table.label.astype(str) == table.prediction.astype(str)).mean() == pytest.approx(results.metrics["test"]["accuracy"])
 
 
 def test_ast_starts_from_a_checkpoint_that_is_not_needed_again(tmp_path: Path) -> None:
@@ -184,7 +182,7 @@ def test_ast_starts_from_a_checkpoint_that_is_not_needed_again(tmp_path: Path) -
     evaluate = EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(raw), output=str(tmp_path / "again.json"))
     evaluation.run(evaluate)
     again = json.loads((tmp_path / "again.json").read_text())["metrics"]["test"]
-    assert again == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    assert again == pytest.approx(results.metrics["test"], abs=1e-6)
     made.model_options["ast_checkpoint"] = str(tmp_path / "nothing")
     training.output_dir = str(tmp_path / "other")
     with pytest.raises(FPTError, match=r"--ast_checkpoint .*nothing"):
@@ -194,11 +192,11 @@ def test_ast_starts_from_a_checkpoint_that_is_not_needed_again(tmp_path: Path) -
 @pytest.mark.parametrize(("estimator", "setting"), [("boosting", "trees"), ("linear", "C")])
 def test_fingerprints_find_halogens(estimator: str, setting: str, data_dir: Path, tmp_path: Path) -> None:
     results = run(*groups("morgan", "cyp3a4", data_dir, tmp_path / "run", {"estimator": estimator}))
-    assert results["core"]["name"] == "morgan"
-    assert results["metrics"]["test"]["auprc"] > 0.9
-    best = max(results["history"], key=lambda h: h["valid"]["auprc"])
-    assert results["chosen"] == {"estimator": estimator, setting: best[setting]}
-    assert results["metrics"]["valid"] == best["valid"]
+    assert results.core.name == "morgan"
+    assert results.metrics["test"]["auprc"] > 0.9
+    best = max(results.history, key=lambda h: h["valid"]["auprc"])
+    assert results.chosen == {"estimator": estimator, setting: best[setting]}
+    assert results.metrics["valid"] == best["valid"]
 
 
 def test_molecules_of_a_users_own_file_and_a_number(tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_molecules_of_a_users_own_file_and_a_number(tmp_path: Path) -> None:
         data.data_dir = None
         data.options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
         results = run(data, made, training)
-        assert results["metrics"]["test"]["mae"] < 4
+        assert results.metrics["test"]["mae"] < 4
     evaluate = EvaluateArguments(
         checkpoint=str(tmp_path / "mat"), predict=str(file), column="smiles", output=str(tmp_path / "out.csv")
     )
@@ -221,21 +219,21 @@ def test_molecules_of_a_users_own_file_and_a_number(tmp_path: Path) -> None:
 
 def test_full_tunes_every_weight(data_dir: Path, llama_dir: Path, tmp_path: Path) -> None:
     results = run(*groups("full", "cyp3a4", data_dir, tmp_path / "run", backbone=str(llama_dir), max_steps=4, eval_steps=4))
-    assert results["model"] == "full"
-    assert results["trainable_parameters"] == results["total_parameters"]
-    assert {"attn", "ff", "other"} <= {*results["tuning"]["parts"]}
+    assert results.model == "full"
+    assert results.trainable_parameters == results.total_parameters
+    assert {"attn", "ff", "other"} <= {*results.tuning.parts}
 
 
 def test_lstm_is_trained_as_a_whole(tmp_path: Path) -> None:
     data, made, training = groups("lstm", "bit-xor", tmp_path, tmp_path / "run", max_steps=6, eval_steps=6)
     data.data_dir = None
     results = run(data, made, training)
-    assert (results["model"], results["core"]["name"]) == ("lstm", "lstm")
-    assert results["trainable_parameters"] == results["total_parameters"] > 10_000_000
+    assert (results.model, results.core.name) == ("lstm", "lstm")
+    assert results.trainable_parameters == results.total_parameters > 10_000_000
     again = EvaluateArguments(checkpoint=str(tmp_path / "run"), output=str(tmp_path / "again.json"))
     evaluation.run(again)
     scores = json.loads((tmp_path / "again.json").read_text())["metrics"]["test"]
-    assert scores == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    assert scores == pytest.approx(results.metrics["test"], abs=1e-6)
 
 
 def test_a_baseline_goes_on_where_it_was_stopped(data_dir: Path, tmp_path: Path) -> None:
@@ -248,7 +246,7 @@ def test_a_baseline_goes_on_where_it_was_stopped(data_dir: Path, tmp_path: Path)
         (parts / "state" / f"step-{step:08d}").rmdir()
     (parts / "results.json").unlink()
     again = run(*groups("mat", "cyp3a4", data_dir, parts, resume=True))
-    assert [h["train_loss"] for h in again["history"]] == [h["train_loss"] for h in whole["history"]]
+    assert [h["train_loss"] for h in again.history] == [h["train_loss"] for h in whole.history]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from test_escapes import CONFIG
+from strange_text import config_of, data_of
 
 from fpt.checkpoint.card import LICENSES, PIPELINES, model_card
+from fpt.checkpoint.config import TrainingRecord
+from fpt.inputs import Patches, Tokens
+from fpt.models.mat import Graphs
+from fpt.outputs import Bits, Classes, MultiLabel, Value
 
 # Of huggingface.co/tasks, those that a model of ours may do.
 PIPELINE_TAGS = {
@@ -17,8 +21,19 @@ PIPELINE_TAGS = {
 }
 
 
+KINDS: dict[str, Any] = {
+    "tokens": Tokens(20, 0),
+    "patches": Patches(5),
+    "graphs": Graphs(5),
+    "classes": Classes(("no", "yes")),
+    "multilabel": MultiLabel(("no", "yes")),
+    "value": Value(0.0, 1.0),
+    "bits": Bits(5),
+}
+
+
 def metadata(**changes: Any) -> dict[str, Any]:
-    return ModelCard(model_card({**CONFIG, **changes})).data.to_dict()
+    return ModelCard(model_card(config_of(**changes))).data.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +49,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_licences_are_those_that_the_hub_knows(said: str | None, expected: dict[str, str]) -> None:
-    found = metadata(training={"seed": 1, "license": said})
+    found = metadata(training=TrainingRecord(seed=1, license=said))
     assert {key: value for key, value in found.items() if key.startswith("license")} == expected
     assert found["license"] in LICENSES
 
@@ -56,8 +71,7 @@ def test_licences_are_those_that_the_hub_knows(said: str | None, expected: dict[
     ],
 )
 def test_tasks_are_those_that_the_hub_knows(options: dict, kind: str, output: str, expected: str | None) -> None:
-    data = {"source": "a paper", "licence": "mit", "arguments": {"options": options}}
-    found = metadata(data=data, input={"kind": kind}, output={"kind": output})
+    found = metadata(data=data_of(options=options), input=KINDS[kind], output=KINDS[output])
     assert found.get("pipeline_tag") == expected
     assert found["model-index"][0]["results"][0]["task"]["type"] == (expected or "other")
     assert {name for names in PIPELINES.values() for name in names if name} == PIPELINE_TAGS

@@ -42,7 +42,7 @@ if what == "nothing":
 results = {{**{GOOD!r}, "seed": seed}}
 results["arguments"] = {{**results["arguments"], "seed": seed}}
 if "--learning_rate" in options:
-    results["arguments"]["learning_rate"] = options["--learning_rate"]
+    results["arguments"]["learning_rate"] = float(options["--learning_rate"])
 text = json.dumps(results)
 open(folder + "/results.json", "w").write(text[:20] if what == "damaged" else text)
 """
@@ -81,8 +81,8 @@ def test_a_cell_that_fails_is_named_in_the_table(does: str, reason: str, make) -
     assert any(re.search(f"FPT, seed 2: {reason}", line) for line in said)
     text, rows = table(Experiment("e", "E", "small", (), (cells[0].row,)), cells, ["x"], runner.reasons)
     assert "2 of 3" in text and "Without results (1 of 3 cells):" in text
-    assert rows[0]["seeds"] == [1, 3] and rows[0]["failed"][0]["seed"] == 2
-    assert rows[0]["metrics"]["test"]["auprc"]["n"] == 2
+    assert rows[0].seeds == [1, 3] and rows[0].failed[0].seed == 2
+    assert rows[0].metrics["test"]["auprc"].count == 2
 
 
 @pytest.mark.parametrize(

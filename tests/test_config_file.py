@@ -41,8 +41,8 @@ def test_a_run_starts_again_from_its_record(monkeypatch: pytest.MonkeyPatch, cap
         groups = train(f"--config runs/a/{record} --output_dir runs/{record}", monkeypatch)
         assert not groups[2].overwrite
         again = run(*groups)
-        assert again["metrics"] == first["metrics"]
-        assert [h["train_loss"] for h in again["history"]] == [h["train_loss"] for h in first["history"]]
+        assert again.metrics == first.metrics
+        assert [h["train_loss"] for h in again.history] == [h["train_loss"] for h in first.history]
     shown = capsys.readouterr().out
     assert "arguments from runs/a/run.json (the record of a run); not taken: --overwrite\n" in shown
     assert "config: from the command line --output_dir=runs/run.json\n" in shown

@@ -27,8 +27,10 @@ from fpt.experiment.spec import ExperimentArguments, read_experiment
 from fpt.files.whole import write_json
 from fpt.models.base import MODELS
 from fpt.plan import PlanArguments
+from fpt.results import RunResults
 from fpt.tasks.base import TASKS
 from fpt.training import run
+from fpt.training.summary import Summary
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")] + sorted((ROOT / "docs").glob("*.md"))
@@ -142,9 +144,9 @@ def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_
     training.max_steps = training.eval_steps = 1
     training.output_dir, training.push_to_hub, training.resume = str(tmp_path / "run"), None, False
     results = run(data, model, training)
-    for one in results.get("runs", [results]):
-        assert one["steps"] == (0 if model.model == "morgan" else 1)
-    if results.get("model") == "fpt":
+    for one in results.runs if isinstance(results, Summary) else [results]:
+        assert one.steps == (0 if model.model == "morgan" else 1)
+    if isinstance(results, RunResults) and results.model == "fpt":
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "--checkpoint", str(tmp_path / "run")])
         evaluation.run(*parse("", EvaluateArguments))
 
@@ -172,7 +174,7 @@ def test_an_example_registers_what_it_says(code: str, llama_dir: Path, tmp_path:
     monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", name, "--backbone", str(llama_dir), "--max_steps", "2"])
     data, model, training = parse_training("")
     training.output_dir = str(tmp_path / "run")
-    assert run(data, model, training)["task"] == name
+    assert run(data, model, training).task == name
 
 
 PLANNING = [command for command in COMMANDS if re.search(r"fpt\.(inspect|plan) --", command)]

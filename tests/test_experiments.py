@@ -443,9 +443,9 @@ def test_attention_is_what_the_core_computes(table: Path, monkeypatch) -> None:
     monkeypatch.setenv("FPT_HOME", str(table / "home"))
     folder = find_checkpoint(str(table / "out" / "halogens" / "small" / "FPT" / "seed-1"))
     model, _, config = load_checkpoint(folder)
-    from fpt.args import data_arguments
+    from fpt.args import changed
 
-    args = data_arguments(config.values["data"]["arguments"], data_dir=str(table / "raw"))
+    args = changed(config.data.arguments, data_dir=str(table / "raw"))
     prepared = prepare(TASKS["cyp3a4"], args, 1, lambda line: None)
     looked = look(model, prepared, [0, 5])
     for one in looked:

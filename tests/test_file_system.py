@@ -170,7 +170,7 @@ def test_a_run_does_not_go_on_with_states_of_nowhere_or_of_another(settings, tmp
     assert contents(tmp_path / "other") == before
     # Moved to where there is more room.
     own.symlink_to(tmp_path / "big" / "states")
-    assert run(*settings(max_steps=4, resume=True))["steps"] == 4
+    assert run(*settings(max_steps=4, resume=True)).steps == 4
 
 
 def test_an_output_folder_that_can_not_be_made_is_refused_at_once(settings, tmp_path: Path, monkeypatch) -> None:
@@ -285,6 +285,10 @@ def test_a_damaged_cache_entry_is_one_line_or_made_again(data_dir: Path, home: P
     for damage in (
         lambda: shutil.rmtree(entry / "valid"),
         lambda: (entry / "rejected.csv").unlink(),
+        lambda: (entry / "rejected.csv").write_text("row,id,text\n"),
+        lambda: (entry / "test" / "state.json").write_text("[]"),
+        lambda: (entry / "test" / "state.json").write_text("{}"),
+        lambda: (entry / "test" / "dataset_info.json").write_text("[]"),
         lambda: next((entry / "train").glob("*.arrow")).write_bytes(b"no arrow"),
         lambda: write_json(entry / "manifest.json", {**json.loads((entry / "manifest.json").read_text()), "rows": None}),
     ):
@@ -294,6 +298,16 @@ def test_a_damaged_cache_entry_is_one_line_or_made_again(data_dir: Path, home: P
         assert "\n" not in str(error.value)
         shutil.rmtree(entry)
         make()
+
+
+def test_a_bug_is_not_reported_as_a_damaged_cache_entry(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr("fpt.data.cache.build_entry", lambda *args: None)
+    monkeypatch.setattr("fpt.data.entry.read_manifest", broken)
+    with pytest.raises(AttributeError, match="a bug"):
+        prepare(TASKS["cyp3a4"], DataArguments(data_dir=str(data_dir)), 1, lambda line: None)
 
 
 @pytest.mark.parametrize(

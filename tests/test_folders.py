@@ -31,7 +31,7 @@ def test_folders_of_splits(tmp_path: Path, folders: list[str], rows: tuple, meth
     for number, name in enumerate(folders):
         pictures(tmp_path / "set" / name, seed=number)
     found = read(tmp_path / "set")
-    assert (tuple(found.manifest["rows"].values()), found.split_method) == (rows, method)
+    assert (tuple(found.manifest.rows.values()), found.split_method) == (rows, method)
     assert found.output.label_names == ("cats", "dogs")
     for part in found.splits.values():
         assert {("cats", "dogs")[y] in i for i, y in zip(part["id"], part["label"], strict=True)} == {True}
@@ -43,7 +43,7 @@ def test_classes_may_hold_the_splits(tmp_path: Path) -> None:
             pictures(tmp_path / "set" / name, (split,), seed=len(split) + len(name) * (name == "cats"))
     found = read(tmp_path / "set")
     assert found.output.label_names == ("cats", "dogs")
-    assert found.manifest["rows"]["test"] == 24
+    assert found.manifest.rows["test"] == 24
 
 
 def test_an_outer_folder_and_a_test_folder_without_classes(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_an_outer_folder_and_a_test_folder_without_classes(tmp_path: Path) -> No
         picture(tmp_path / "set" / "test" / f"{i}.png", 0, seed=99 + i)
     found = read(tmp_path / "set")
     assert "the split 'test' has 5 rows and no labels: it is not used" in told(found)
-    assert (sum(found.manifest["rows"].values()), len(found.rejected)) == (24, 5)
+    assert (sum(found.manifest.rows.values()), len(found.rejected)) == (24, 5)
     pictures(tmp_path / "wrapped" / "PetImages")
     assert read(tmp_path / "wrapped").output.label_names == ("cats", "dogs")
 
@@ -111,7 +111,7 @@ def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
     (folder / "cats" / "IMG_1.HEIC").write_bytes(b"x")
     found = read(folder)
     assert found.output.label_names == ("cats", "dogs")
-    assert sum(found.manifest["rows"].values()) == 24
+    assert sum(found.manifest.rows.values()) == 24
     for line in (
         "1 hidden folders (.ipynb_checkpoints)",
         "1 hidden folders (__MACOSX)",
@@ -168,7 +168,7 @@ def test_a_file_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
         pytest.skip("this file system takes only names in UTF-8")
     found = read(folder)
     assert "cats/caf\\xe9.png" in labels_of(found)
-    assert found.manifest["rejected"] == 0
+    assert found.manifest.rejected == 0
 
 
 def test_broken_pictures_are_listed_and_the_folder_itself_may_be_named_by_a_dot(tmp_path: Path, monkeypatch) -> None:
@@ -189,14 +189,14 @@ def test_the_same_picture_twice_is_counted(tmp_path: Path) -> None:
         shutil.copy(folder / "cats" / f"{i:03d}.png", folder / "dogs" / f"copy{i}.png")
     line = next(line for line in told(read(folder)).splitlines() if "repeat" in line)
     assert "6 samples repeat the input of another one" in line and "6 inputs have different labels" in line
-    assert sum(read(folder, deduplicate=True).manifest["rows"].values()) == 18
+    assert sum(read(folder, deduplicate=True).manifest.rows.values()) == 18
 
 
 def test_a_hub_dataset_of_pictures_is_pictures(tmp_path: Path) -> None:
     for number, name in enumerate(("train", "test")):
         pictures(tmp_path / "set" / name, seed=number)
     found = prepared(f"hub:{tmp_path / 'set'}", {**SMALL, "label_column": "label"})
-    assert (found.input.dim, found.manifest["rows"]["test"]) == (48, 24)
+    assert (found.input.dim, found.manifest.rows["test"]) == (48, 24)
     assert found.output.label_names == ("cats", "dogs")
     with pytest.raises(FPTError, match="column 'image' of hub:set holds names of image files; pass --input_type image"):
         prepared(f"hub:{tmp_path / 'set'}", {**SMALL, "label_column": "label", "input_type": "text", "input_column": "image"})
@@ -206,7 +206,7 @@ def test_a_table_of_file_names(tmp_path: Path) -> None:
     rows = [(f"img/{picture(tmp_path / 'img' / f'{i}.png', i % 2, seed=i).name}", i % 2) for i in range(30)]
     path = write(tmp_path / "x.csv", ["file", "label"], [*rows, ("img/none.png", 1)])
     found = prepared(f"csv:{path}", {**SMALL, "input_type": "image", "input_column": "file"}, max_bad_fraction=0.1)
-    assert sum(found.manifest["rows"].values()) == 30
+    assert sum(found.manifest.rows.values()) == 30
     assert len(found.rejected) == 1
 
 

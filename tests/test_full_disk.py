@@ -9,12 +9,13 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import golden
 import pandas as pd
 import pytest
 import torch
 
 from fpt.args import DataArguments
-from fpt.checkpoint import save
+from fpt.checkpoint import Scored, read_config, save
 from fpt.data.tokenizers import build_tokenizer
 from fpt.errors import FPTError
 from fpt.files.disk import is_temporary
@@ -91,7 +92,7 @@ def in_a_small_room(limit: int, do: Callable[[], None]) -> str:
 def test_what_is_there_stays_when_there_is_no_room(tmp_path: Path, limit: int) -> None:
     """With a real limit, for each library that writes files."""
     tokenizer = build_tokenizer(["CCO"], DataArguments(tokenizer="atom"))
-    config = {"task": "t", "core": {"name": "c", "dtype": "fp32"}, "output": {}, "input": {}}
+    config, scored = read_config(golden.FOLDER / "molecules" / "checkpoint"), Scored(1, {"loss": 0.5})
     tensors = {"x": torch.zeros(8000)}
 
     def conversion() -> None:
@@ -105,7 +106,7 @@ def test_what_is_there_stays_when_there_is_no_room(tmp_path: Path, limit: int) -
         "csv": lambda: write_csv(pd.DataFrame({"a": range(20_000)}), tmp_path / "csv"),
         "core": conversion,
         "tokenizer": lambda: _save_tokenizer(tokenizer, tmp_path / "tokenizer"),
-        "checkpoint": lambda: save.save_checkpoint(tmp_path / "checkpoint", tensors, config, tokenizer),
+        "checkpoint": lambda: save.save_checkpoint(tmp_path / "checkpoint", tensors, config, scored, tokenizer),
     }
     save.model_card, card = (lambda config: "card"), save.model_card
     try:

@@ -46,7 +46,7 @@ def test_given_splits_are_kept_and_only_what_is_missing_is_cut(
 ) -> None:
     path = write(tmp_path / "x.csv", ["text", "label", "split"], split_rows(names))
     found = prepared(f"csv:{path}", {**TEXT, "split_column": "split"})
-    assert tuple(found.manifest["rows"].values()) == rows
+    assert tuple(found.manifest.rows.values()) == rows
     assert found.split_method == method
     given = {f"row-{i + 1}": split_name(name) for i, (_, _, name) in enumerate(split_rows(names))}
     for name, part in found.splits.items():
@@ -60,7 +60,7 @@ def test_a_split_column_is_guessed_told_and_can_be_left_alone(tmp_path: Path) ->
     path = write(tmp_path / "x.csv", ["text", "label", "split"], split_rows(["train", "val", "test"]))
     assert "split     `split` (guessed; --split_column)" in told(prepared(f"csv:{path}", TEXT))
     own = prepared(f"csv:{path}", TEXT, split="stratified")
-    assert (own.split_method, own.manifest["rows"]["train"]) == ("stratified", 84)
+    assert (own.split_method, own.manifest.rows["train"]) == ("stratified", 84)
     assert "the splits that the data names are not used (--split stratified)" in told(own)
     assert prepared(f"csv:{path}", {**TEXT, "split_column": "none"}).split_method == "stratified"
     odd = prepared(f"csv:{write(tmp_path / 'y.csv', ['text', 'label', 'split'], split_rows(['train', 'north', 'test']))}", TEXT)
@@ -82,7 +82,7 @@ def test_a_test_split_without_labels_is_not_scored(tmp_path: Path, hidden: str) 
     rows = [(t, hidden if s == "test" else str(int(y == "pos")), s) for t, y, s in split_rows(["train", "val", "test"])]
     found = prepared(f"csv:{write(tmp_path / 'x.csv', ['text', 'label', 'split'], rows)}", TEXT)
     assert found.output.label_names == ("0", "1")
-    assert found.manifest["rows"] == {"train": 32, "valid": 40, "test": 8}
+    assert found.manifest.rows == {"train": 32, "valid": 40, "test": 8}
     assert "the split 'test' has 40 rows and no labels: it is not used" in told(found)
 
 
@@ -106,7 +106,7 @@ def test_a_hub_dataset_keeps_its_splits_and_hides_no_label(tmp_path: Path, names
     parts = {"train": [0, 1] * 50, "validation": [0, 1] * 10, "test": [-1] * 20}
     found = prepared(f"hub:{hub(tmp_path / 'set', parts, names)}", TEXT)
     assert found.output.label_names == (("neg", "pos") if names else ("0", "1"))
-    assert found.manifest["rows"] == {"train": 80, "valid": 20, "test": 20}
+    assert found.manifest.rows == {"train": 80, "valid": 20, "test": 20}
     assert found.split_method == "given; test cut from train (stratified)"
     assert {text.split()[0] for text in found.splits["valid"]["text"]} == {"validation"}
     assert {text.split()[0] for text in found.splits["test"]["text"]} == {"train"}
@@ -130,8 +130,8 @@ def test_moving_a_row_to_another_split_is_another_cache_entry(tmp_path: Path) ->
     test = pd.read_parquet(moved / "test.parquet")
     pd.concat([test, rows[80:]]).to_parquet(moved / "test.parquet", index=False)
     second = prepared(f"hub:{moved}", TEXT)
-    assert first.manifest["data_sha256"] != second.manifest["data_sha256"]
-    assert second.manifest["rows"]["test"] == 60
+    assert first.manifest.data_sha256 != second.manifest.data_sha256
+    assert second.manifest.rows["test"] == 60
 
 
 def test_groups_are_in_one_split(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_groups_are_in_one_split(tmp_path: Path) -> None:
     groups = {name: {(int(i[4:]) - 1) // 4 for i in part["id"]} for name, part in found.splits.items()}
     assert not groups["train"] & groups["test"] and not groups["train"] & groups["valid"] and not groups["valid"] & groups["test"]
     assert found.split_method == "group"
-    assert [round(n / 120, 1) for n in found.manifest["rows"].values()] == [0.7, 0.1, 0.2]
+    assert [round(n / 120, 1) for n in found.manifest.rows.values()] == [0.7, 0.1, 0.2]
     crossing = [(*row, ["train", "test"][i % 2]) for i, row in enumerate(rows)]
     with pytest.raises(FPTError, match="30 groups of --group_column are in more than one of the given splits"):
         prepared(
@@ -167,7 +167,7 @@ def test_repeated_samples_are_counted_and_left_out_on_request(tmp_path: Path) ->
     assert "81 samples repeat" in line
     assert "samples of valid or test are in another split too; 1 inputs have different labels" in line
     found = prepared(f"csv:{path}", {**TEXT, "deduplicate": True})
-    assert sum(found.manifest["rows"].values()) == 39
+    assert sum(found.manifest.rows.values()) == 39
     assert "repeat" not in told(found)
     assert (found.rejected.reason == "the same input has different labels").sum() == 4
     again = [row for part in found.splits.values() for row in part["text"]]
@@ -180,7 +180,7 @@ def test_one_molecule_in_several_notations_is_one_sample(tmp_path: Path) -> None
     ]
     path = write(tmp_path / "x.csv", ["smiles", "active"], rows)
     found = prepared(f"csv:{path}", {**SMILES, "deduplicate": True}, split="stratified")
-    assert sum(found.manifest["rows"].values()) == 20
+    assert sum(found.manifest.rows.values()) == 20
     assert "60 rows: the same input as row-" in told(found)
 
 
@@ -188,7 +188,7 @@ def test_the_mean_of_repeated_measurements_and_the_test_row_stays(tmp_path: Path
     rows = [(f"text {i % 30}", i + 0.5, "test" if 30 <= i < 40 else "train") for i in range(60)]
     found = prepared(f"csv:{write(tmp_path / 'x.csv', ['text', 'label', 'split'], rows)}", {**TEXT, "deduplicate": True})
     values = {i: float(v) for i, v in labels_of(found).items()}
-    assert found.manifest["rows"]["test"] == 10
+    assert found.manifest.rows["test"] == 10
     assert values["row-31"] == 30.5  # of its split alone
     assert values["row-11"] == (10.5 + 40.5) / 2
 
@@ -202,8 +202,8 @@ def test_acyclic_molecules_get_advice_that_helps(tmp_path: Path) -> None:
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, llama_dir: Path) -> None:
     path = write(tmp_path / "x.csv", ["text", "label"], texts())
     results = train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run")
-    assert results["split"]["method"] == "stratified"
-    assert results["data"]["schema"]["label"]["names"] == ["neg", "pos"]
+    assert results.split.method == "stratified"
+    assert results.data["schema"]["label"]["names"] == ["neg", "pos"]
     train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run", resume=True)
     write(path, ["text", "label"], texts(80))
     with pytest.raises(FPTError, match=r"--resume: the state .* was made with other data: the raw data .*rows"):
@@ -219,7 +219,7 @@ def test_a_refused_run_lists_the_rows_in_its_folder_and_can_be_started_there(tmp
     listed = pd.read_csv(tmp_path / "run" / "rejected.csv")
     assert list(listed.row) == list(range(1, 60, 5)) and set(listed.reason) == {"empty input"}
     results = train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run", max_bad_fraction=0.5)
-    assert results["data"]["rejected"] == 12
+    assert results.data["rejected"] == 12
     before = (tmp_path / "run" / "rejected.csv").read_bytes()
     with pytest.raises(FPTError, match=r"listed in .*run\.rejected\.csv"):
         train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run", overwrite=True)

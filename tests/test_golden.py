@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 
 import fpt
 from fpt.args import DataArguments, EvaluateArguments
-from fpt.checkpoint import read_config
-from fpt.data.cache_folders import read_manifest
+from fpt.checkpoint import add_test_metrics, read_config
 from fpt.data.entry import load_entry
+from fpt.data.manifest import read_made, read_manifest
 from fpt.errors import FPTError
 from fpt.evaluation.run import run as evaluate
 from fpt.files.tables import read_csv
 from fpt.report.page import build
 from fpt.report.runs import find_runs
+from fpt.results import read_results
 from fpt.tasks.base import TASKS, resolve
 
 FINISHED = ("molecules", "numbers", "mat")
@@ -42,6 +43,27 @@ def test_checkpoints_are_read_and_scored_as_they_were(name: str, place: Path) ->
     evaluate(EvaluateArguments(checkpoint=name, data_dir=None if name == "numbers" else "raw", output="again.json"))
     again = json.loads((place / "again.json").read_text())["metrics"]["test"]
     assert again == pytest.approx(results["metrics"]["test"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_records_are_written_as_they_were_read(name: str) -> None:
+    """Each key and value; in config.json and at the top of results.json in its order."""
+    folder = golden.FOLDER / name
+    before = json.loads((folder / "checkpoint" / "config.json").read_text())
+    assert json.dumps(read_config(folder / "checkpoint").to_dict()) == json.dumps(before)
+    before, after = json.loads((folder / "results.json").read_text()), read_results(folder).to_dict()
+    assert list(after) == list(before)
+    assert json.loads(json.dumps(after)) == before
+
+
+def test_test_scores_are_added_to_a_checkpoint_and_nothing_else_changes(tmp_path: Path) -> None:
+    folder = shutil.copytree(golden.FOLDER / "numbers" / "checkpoint", tmp_path / "checkpoint")
+    before = json.loads((folder / "config.json").read_text())
+    add_test_metrics(folder, {"mae": 0.5})
+    after = json.loads((folder / "config.json").read_text())
+    assert list(after.items()) == list({**before, "test_metrics": {"mae": 0.5}}.items())
+    assert "| mae |" in (folder / "README.md").read_text() and "0.5000" in (folder / "README.md").read_text()
+    assert (folder / "model.safetensors").read_bytes() == (golden.FOLDER / "numbers/checkpoint/model.safetensors").read_bytes()
 
 
 def test_predictions_are_as_they_were(place: Path) -> None:
@@ -79,14 +101,17 @@ def test_cache_entries_are_read(place: Path) -> None:
     manifests = list((place / "home").glob("arrow/*/*/manifest.json"))
     assert len(manifests) >= 2
     for path in manifests:
-        manifest = read_manifest(path)
-        assert manifest is not None
+        manifest, written = read_manifest(path), json.loads(path.read_text())
+        assert json.loads(json.dumps(manifest.to_dict())) == written
+        made = read_made(path)
+        assert made is not None
+        assert made.request == manifest.request
         # Of a user's own table, under its name.
-        dataset = manifest["request"]["task"]
+        dataset = manifest.request.task
         data = DataArguments(dataset=dataset)
-        data.options = {k: v for k, v in manifest["request"]["options"].items() if v is not None}
+        data.options = {k: v for k, v in manifest.request.options.items() if v is not None}
         found = load_entry(path.parent, *resolve(TASKS[dataset], data))
-        assert {name: len(rows) for name, rows in found.splits.items()} == manifest["rows"]
+        assert {name: len(rows) for name, rows in found.splits.items()} == manifest.rows
 
 
 def test_summaries_of_a_sweep_are_read(place: Path) -> None:

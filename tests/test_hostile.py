@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 import fpt
 from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
 from fpt.checkpoint import load_checkpoint, read_config, trained_backbone
-from fpt.errors import FPTError
+from fpt.errors import FPTError, cli
 from fpt.evaluation.run import run as evaluate
 from fpt.training import run
 
@@ -85,7 +85,7 @@ def doors(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
     def load(folder: Path) -> None:
         model = fpt.load(str(folder))
-        numbers = "csv:" in str(model.config["task"])
+        numbers = "csv:" in model.config.task
         model.predict([{"a": 1, "b": 2.5}] if numbers else ["CCO", "c1ccccc1"])
 
     return {name: once(door) for name, door in (("predict", predict), ("score", score), ("load", load))}
@@ -236,6 +236,34 @@ def test_a_header_of_gigabytes(good: Path, tmp_path: Path) -> None:
         with_hashes(tmp_path / "copy")
         with pytest.raises(FPTError, match="no whole safetensors file"):
             load_checkpoint(tmp_path / "copy")
+
+
+# What is not the fault of a checkpoint.
+
+
+@pytest.mark.parametrize("bug", [KeyError("lost"), AttributeError("lost"), TypeError("lost"), IndexError("lost")], ids=repr)
+@pytest.mark.parametrize("place", ["fpt.checkpoint.load.build_model", "fpt.evaluation.predictor.predict_file"])
+def test_a_bug_of_ours_is_not_called_a_damaged_file(
+    place: str, bug: Exception, good: Path, doors: dict[str, Door], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise bug
+
+    monkeypatch.setattr(place, broken)
+    with pytest.raises(type(bug), match="lost"):
+        doors["load"](good / "run" / "checkpoint")
+    with pytest.raises(SystemExit):
+        cli(lambda: doors["load"](good / "run" / "checkpoint"))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"unexpected {type(bug).__name__} at " in line and "FPT_DEBUG=1" in line and "report" in line
+    assert "copy the checkpoint" not in line
+
+
+def test_a_missing_attribute_of_a_model_is_a_bug(good: Path, doors: dict[str, Door], monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch raises it, but it is our code that asks."""
+    monkeypatch.setattr("fpt.checkpoint.load.build_model", lambda backbone, *_: backbone.model.no_such_part)
+    with pytest.raises(AttributeError, match="no_such_part"):
+        doors["load"](good / "run" / "checkpoint")
 
 
 # What a checkpoint may not do.

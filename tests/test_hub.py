@@ -164,7 +164,7 @@ def test_what_arrives_damaged_is_refused(pattern: str, what: int | str, message:
 def test_a_fetch_survives_a_broken_connection(here: HubServer, trained: Path) -> None:
     push_run(trained)
     fault = here.fault("GET /user/repo/resolve/.*/model.safetensors", 503)
-    assert fpt.load("user/repo").config["task"] == "cyp3a4"
+    assert fpt.load("user/repo").config.task == "cyp3a4"
     assert fault.met == 1
 
 

@@ -1,6 +1,6 @@
 """Runs that are killed at a call to the file system, and go on: nothing is lost, nothing is left, and all ends bitwise the same.
 
-FPT_KILLS sets how many kills there are (30).
+FPT_KILLS sets how many kills there are (10); `FPT_KILLS=50 pytest tests/test_kills.py tests/test_parallel.py` is the long way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fpt.files.whole import read_stably, write_text
 from fpt.training import run, state
 from fpt.training.run_dir import LOCK, OUTPUTS, remove_outputs, repair
 
-KILLS = int(os.environ.get("FPT_KILLS", "30"))
+KILLS = int(os.environ.get("FPT_KILLS", "10"))
 # Calls of `os` that change what is on the disk, or make sure of it.
 CALLS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync", "link")
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -130,7 +130,7 @@ def test_a_missing_label_is_no_class(tmp_path: Path, mark: str) -> None:
     with pytest.raises(RejectedRows, match=r"16 of 100 rows .*no label.*--missing drop"):
         prepared(f"csv:{path}", TEXT)
     dropped = prepared(f"csv:{path}", {**TEXT, "missing": "drop"})
-    assert sum(dropped.manifest["rows"].values()) == 84
+    assert sum(dropped.manifest.rows.values()) == 84
 
 
 def test_missing_targets_are_not_classes_and_digits_are_kept(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_accumulation_steps_that_are_no_number_are_refused_everywhere(said: str,
 def test_the_launcher_may_say_the_same_or_leave_it_to_the_flag(said: str, monkeypatch, settings) -> None:
     monkeypatch.setenv(STEPS, said)
     results = run(*settings(gradient_accumulation_steps=2, max_steps=2))
-    assert results["gradient_accumulation_steps"] == 2
+    assert results.gradient_accumulation_steps == 2
 
 
 def test_what_accelerate_reads_elsewhere_is_found_before_the_first_step(settings, monkeypatch, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_an_unknown_precision_is_refused_up_front(precision: str, monkeypatch, s
 def test_the_precision_that_was_used_is_reported(monkeypatch, settings, tmp_path: Path) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "BF16")  # which accelerate takes for none
     results = run(*settings(max_steps=1))
-    assert results["mixed_precision"] == read_config(tmp_path / "run" / "checkpoint").mixed_precision == "bf16"
+    assert results.mixed_precision == read_config(tmp_path / "run" / "checkpoint").mixed_precision == "bf16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")

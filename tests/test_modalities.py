@@ -25,8 +25,8 @@ from fpt.data.cache import prepare
 from fpt.data.samples import ArrowSamples
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.metrics import is_better
 from fpt.outputs import Bits, Classes, Value, output_from_dict
-from fpt.results import is_better
 from fpt.tasks.base import TASKS
 from fpt.tasks.images import decode, patches, unpatch
 from fpt.tasks.listops import draw
@@ -244,7 +244,7 @@ def test_pictures_are_resized_and_broken_ones_are_no_pictures() -> None:
 def test_mnist_is_read_and_cut_by_the_seed(tmp_path: Path) -> None:
     args = arguments("mnist", write_mnist(tmp_path))
     prepared = prepared_of(args)
-    assert prepared.manifest["rows"] == {"train": 54, "valid": 6, "test": 20}
+    assert prepared.manifest.rows == {"train": 54, "valid": 6, "test": 20}
     assert (prepared.input.dim, prepared.splits["train"]["length"][0]) == (16, 49)
     for rows in prepared.splits.values():
         assert all(v[0] == 10 * y for v, y in zip(rows["values"], rows["label"], strict=True))
@@ -292,7 +292,7 @@ def test_cifar10_color_and_gray(tmp_path: Path) -> None:
     color, gray = prepared_of(arguments("cifar10", tmp_path)), prepared_of(arguments("cifar10-gray", tmp_path))
     assert (color.input.dim, color.splits["test"]["length"][0]) == (48, 64)
     assert (gray.input.dim, gray.splits["test"]["length"][0]) == (1, 1024)
-    assert color.manifest["rows"] == {"train": 180, "valid": 20, "test": 20}
+    assert color.manifest.rows == {"train": 180, "valid": 20, "test": 20}
     assert color.splits["test"].features["values"].feature.dtype == "uint8"
 
 
@@ -301,13 +301,13 @@ def test_bad_files_are_listed_up_to_a_share(tmp_path: Path, home: Path) -> None:
     prepared = prepared_of(args)
     assert set(prepared.rejected.id) == {"train-0", "train-1"}
     assert prepared.rejected.reason.str.contains("no readable image").all()
-    assert sum(prepared.manifest["rows"].values()) == 218
+    assert sum(prepared.manifest.rows.values()) == 218
     write_cifar10(tmp_path / "more", broken=12)
     with pytest.raises(FPTError, match=r"12 of 220 rows .* leave them out with --max_bad_fraction 0.06"):
         prepared_of(arguments("cifar10", tmp_path / "more"))
     assert len(list(home.glob("arrow/cifar10/*"))) == 1
     assert list(home.glob("work/*")) == []
-    assert prepared_of(arguments("cifar10", tmp_path / "more", max_bad_fraction=0.06)).manifest["rejected"] == 12
+    assert prepared_of(arguments("cifar10", tmp_path / "more", max_bad_fraction=0.06)).manifest.rejected == 12
 
 
 def test_shards_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch) -> None:
@@ -350,7 +350,7 @@ def test_several_processes_make_the_same_features(tmp_path: Path, monkeypatch) -
 @pytest.mark.parametrize(("features", "tokens", "dim"), [("mel", 50, 160), ("raw", 100, 80)])
 def test_speech_commands_by_their_lists(tmp_path: Path, features: str, tokens: int, dim: int) -> None:
     prepared = prepared_of(arguments("speech-commands", write_speech(tmp_path), options={"features": features}))
-    assert prepared.manifest["rows"] == {"train": 16, "valid": 4, "test": 4}
+    assert prepared.manifest.rows == {"train": 16, "valid": 4, "test": 4}
     assert prepared.output == Classes(("high", "low"))
     assert (prepared.input.dim, prepared.splits["train"]["length"][0]) == (dim, tokens)
     assert set(prepared.splits["valid"]["id"]) == {f"{w}/{i:04d}_nohash_0.wav" for w in ("low", "high") for i in (0, 2)}
@@ -415,7 +415,7 @@ def test_listops_are_generated_by_the_seed_or_read_from_lra(tmp_path: Path) -> N
     options = {"num_train": 40, "num_eval": 10}
     args = arguments("listops", options=options, max_length=100)
     first = prepared_of(args)
-    assert first.manifest["rows"] == {"train": 40, "valid": 10, "test": 10}
+    assert first.manifest.rows == {"train": 40, "valid": 10, "test": 10}
     assert max(first.splits["train"]["length"]) <= 100
     assert min(first.splits["train"]["length"]) >= 24
     assert all(value_of(t.split()) == y for t, y in zip(first.splits["test"]["text"], first.splits["test"]["label"], strict=True))
@@ -463,9 +463,9 @@ def test_a_wrong_tdc_name_says_what_there_is(name: str, message: str) -> None:
 @pytest.mark.parametrize("kind", ["json", "lmdb"])
 def test_proteins_of_tape(tmp_path: Path, kind: str) -> None:
     prepared = prepared_of(arguments("remote-homology", write_proteins(tmp_path / "remote_homology", kind)))
-    assert prepared.manifest["rows"] == {"train": 30, "valid": 6, "test": 6}
+    assert prepared.manifest.rows == {"train": 30, "valid": 6, "test": 6}
     assert prepared.output.size == 1195
-    assert prepared.manifest["request"]["max_length"] == 1024
+    assert prepared.manifest.request.max_length == 1024
     assert prepared.splits["test"]["length"][0] == 3 + 5 + 2
 
 
@@ -495,8 +495,8 @@ def test_own_tables(tmp_path: Path, options: dict, kind: type) -> None:
     path = write_table(tmp_path / "mine.csv", own_rows())
     prepared = prepared_of(arguments(f"csv:{path}", options=options, vocab_size=300))
     assert isinstance(prepared.output, kind)
-    assert prepared.manifest["rows"] == {"train": 84, "valid": 12, "test": 24}
-    assert str(tmp_path) not in json.dumps(prepared.manifest)
+    assert prepared.manifest.rows == {"train": 84, "valid": 12, "test": 24}
+    assert str(tmp_path) not in json.dumps(prepared.manifest.to_dict())
     assert prepared.task.name == "csv:mine.csv"
     if kind is Classes and options.get("input_type") != "smiles":
         shares = [np.mean(rows["label"]) for rows in prepared.splits.values()]
@@ -549,12 +549,12 @@ def write_folders(folder: Path) -> Path:
 def test_own_folders_of_pictures_and_sounds(tmp_path: Path) -> None:
     write_folders(tmp_path)
     pictures = prepared_of(arguments(f"imagefolder:{tmp_path / 'pictures'}", options={"image_size": 16}))
-    assert pictures.manifest["rows"] == {"train": 36, "valid": 4, "test": 8}
+    assert pictures.manifest.rows == {"train": 36, "valid": 4, "test": 8}
     assert (pictures.input.dim, pictures.splits["train"]["length"][0]) == (48, 16)
     assert pictures.output == Classes(("blue", "red"))
     sounds = prepared_of(arguments(f"audiofolder:{tmp_path / 'sounds'}", options={"seconds": 0.5}))
     assert sounds.splits["train"]["length"][0] == 25
-    assert sum(sounds.manifest["rows"].values()) == 48
+    assert sum(sounds.manifest.rows.values()) == 48
 
 
 def test_a_dataset_folder_of_the_hub_keeps_its_splits(tmp_path: Path) -> None:
@@ -562,7 +562,7 @@ def test_a_dataset_folder_of_the_hub_keeps_its_splits(tmp_path: Path) -> None:
         write_table(tmp_path / "set" / f"{split}.csv", own_rows(count))
     options = {"input_column": "text", "label_column": "kind"}
     prepared = prepared_of(arguments(f"hub:{tmp_path / 'set'}", options=options, vocab_size=300))
-    assert prepared.manifest["rows"] == {"train": 54, "valid": 6, "test": 12}
+    assert prepared.manifest.rows == {"train": 54, "valid": 6, "test": 12}
 
 
 # Whole runs.
@@ -603,7 +603,7 @@ def test_every_task_trains_and_its_scores_come_back(start: str, places, llama_di
         )
     )
     again = json.loads((tmp_path / "test.json").read_text())["metrics"]["test"]
-    assert again == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    assert again == pytest.approx(results.metrics["test"], abs=1e-6)
     assert (tmp_path / "run" / "split.csv").exists() == dataset.startswith("csv:")
     config = (tmp_path / "run" / "checkpoint" / "config.json").read_text()
     assert str(tmp_path / "mine.csv") not in config
@@ -652,6 +652,6 @@ def test_batches_are_read_at_once(tmp_path: Path) -> None:
 )
 def test_real_data_is_whole(real_data: Path, dataset: str, rows: dict, tokens: int, dim: int) -> None:
     prepared = prepared_of(arguments(dataset, real_data))
-    assert prepared.manifest["rows"] == rows
-    assert prepared.manifest["rejected"] == 0
+    assert prepared.manifest.rows == rows
+    assert prepared.manifest.rejected == 0
     assert (prepared.splits["test"]["length"][0], prepared.input.dim) == (tokens, dim)

@@ -17,8 +17,8 @@ from fpt.data.samples import ArrowSamples, numbers
 from fpt.errors import FPTError
 from fpt.evaluation.predict import predict, predict_split, prediction_table
 from fpt.inputs import Patches
+from fpt.metrics import constant
 from fpt.outputs import Bits, Classes, MultiLabel, Value, output_from_dict
-from fpt.results import constant
 
 # Numbers.
 

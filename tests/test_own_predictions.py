@@ -13,6 +13,7 @@ from own_data import NUMBERS, SMILES, TEXT, picture, pictures, predict, prepared
 import fpt
 from fpt.args import EvaluateArguments
 from fpt.errors import FPTError
+from fpt.evaluation import files
 from fpt.evaluation import run as evaluation
 
 
@@ -115,6 +116,16 @@ def test_rows_that_can_not_be_read_say_why_and_others_are_predicted(trained, tmp
     assert first.probability_1[0] == second.probability_1[0]
 
 
+def test_the_decimal_separator_of_a_file_is_found_once_and_logged(trained, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "x.csv").write_text("x;income;z\n1,5;2;3\n1,25;2;3\n")
+    found, decide = [], files.decimal_of
+    monkeypatch.setattr(files, "decimal_of", lambda *args: found.append(decide(*args)) or found[-1])
+    out = predict(trained["numbers"], tmp_path / "x.csv")
+    assert found == [","]
+    assert "decimal ','" in capsys.readouterr().out
+    assert list(out.reason) == ["", ""]
+
+
 def test_missing_values_are_the_mean_where_training_said_so(llama_dir: Path, tmp_path: Path) -> None:
     rows = numbers()
     for i in range(0, 80, 7):
@@ -155,7 +166,7 @@ def test_large_and_small_targets_come_back(llama_dir: Path, tmp_path: Path) -> N
         expected = {f"row-{i + 1}": float(row[3]) for i, row in enumerate(rows)}
         assert all(table.label[i] == expected[i] for i in table.index)
         error = np.abs(table.label - table.prediction).mean()
-        assert results["metrics"]["test"]["mae"] == pytest.approx(error, rel=1e-5)
+        assert results.metrics["test"]["mae"] == pytest.approx(error, rel=1e-5)
         assert 0.1 * scale < error < 3 * scale
 
 
@@ -190,7 +201,7 @@ def test_sets_of_labels_are_trained_and_predicted(llama_dir: Path, tmp_path: Pat
     rows = [(text, ["good", "bad", "good|long", "long|bad"][i % 4]) for i, (text, _) in enumerate(texts())]
     path = write(tmp_path / "x.csv", ["text", "label"], rows)
     results = train(f"csv:{path}", TEXT, llama_dir, tmp_path / "run")
-    assert {"auroc", "auprc", "f1", "exact"} <= set(results["metrics"]["test"])
+    assert {"auroc", "auprc", "f1", "exact"} <= set(results.metrics["test"])
     out = predict(tmp_path / "run", path)
     assert list(out)[-5:] == ["prediction", "probability_bad", "probability_good", "probability_long", "reason"]
     assert (out.prediction != "").all()
@@ -235,5 +246,5 @@ def test_pictures_of_a_table_with_splits_are_scored(llama_dir: Path, tmp_path: P
     path = write(tmp_path / "x.csv", ["file", "label", "split"], rows)
     options = {"image_size": 16, "input_type": "image", "input_column": "file"}
     results = train(f"csv:{path}", options, llama_dir, tmp_path / "run", steps=40)
-    assert results["split"]["method"] == "given"
-    assert results["metrics"]["test"]["auroc"] > 0.9
+    assert results.split.method == "given"
+    assert results.metrics["test"]["auroc"] > 0.9

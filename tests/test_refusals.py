@@ -153,7 +153,7 @@ def test_a_baseline_is_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_long_sequences_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--dataset cyp3a4 --data_dir raw --backbone core --max_length 8 --augment 2 --max_steps 1 --output_dir run"
     results = train(words, monkeypatch)
-    cut = results["data"]["cut_to_max_length"]
+    cut = results.data["cut_to_max_length"]
     assert sum(cut.values()) == 80
     assert f"{sum(cut.values())} sequences were cut to 8 tokens" in capsys.readouterr().out
     write_table(Path("mine.csv"), [{"smiles": "CCO"}, {"smiles": "c1ccccc1CCCCCCCO"}])

@@ -121,7 +121,7 @@ def test_a_key_that_was_made_to_fit_new_data_does_not_help(go_on, stopped, tmp_p
 
 def test_a_run_file_without_its_key_is_no_obstacle_where_the_state_has_one(go_on, stopped: Path) -> None:
     lose_key(stopped)
-    assert go_on()["steps"] == 12
+    assert go_on().steps == 12
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_another_release_that_prepares_other_samples_is_refused(go_on, monkeypat
 
 def test_another_release_that_prepares_the_same_samples_is_no_obstacle(go_on, monkeypatch) -> None:
     monkeypatch.setattr("fpt.data.cache.metadata.version", lambda name: "99.0")
-    assert go_on()["steps"] == 12
+    assert go_on().steps == 12
     assert changes({"content": 1, "libraries": {"a": 1}}, {"content": 1, "libraries": {"a": 2}}) == []
 
 
@@ -269,7 +269,7 @@ def test_a_run_without_a_state_starts_again_only_where_none_was_lost(go_on, stop
     monkeypatch.undo()
     monkeypatch.setenv("FPT_HOME", str(stopped.parent / "home"))
     shutil.rmtree(stopped / "checkpoint")
-    assert go_on()["steps"] == 12
+    assert go_on().steps == 12
     assert "was stopped before its first state was saved; starting from step 0" in capsys.readouterr().out
     shutil.rmtree(stopped / "state")
     refused(go_on, "is finished and its states are gone", monkeypatch)
@@ -318,7 +318,7 @@ def test_results_describe_the_checkpoint_that_is_there(settings, tmp_path: Path,
             run(*settings())
     scores[8] = 0.4  # now no better than step 4, whose model is gone
     results = run(*settings(resume=True))
-    assert (results["best_step"], results["metrics"]["valid"]["auprc"]) == (8, 0.9)
+    assert (results.best_step, results.metrics["valid"]["auprc"]) == (8, 0.9)
     assert "the checkpoint is of step 8, not of step 4" in capsys.readouterr().out
     config = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
-    assert config["step"] == results["best_step"]
+    assert config["step"] == results.best_step

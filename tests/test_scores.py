@@ -17,8 +17,9 @@ from fpt.data.batches import SortedBatchSampler
 from fpt.data.prepared import Prepared
 from fpt.evaluation.predict import predict_split, resolution_of
 from fpt.inputs import Patches
+from fpt.metrics import classification_metrics, is_better, regression_metrics, score_table, shown_metric, shown_spread, tied
 from fpt.outputs import Classes, MultiLabel, Output, Value
-from fpt.results import classification_metrics, is_better, regression_metrics, shown_metric, shown_spread, table, tied
+from fpt.text.table import plain_table
 
 TWO = Classes(("inactive", "active"))
 EPOCH = 1_700_000_000.0
@@ -206,13 +207,20 @@ def test_a_score_is_printed_with_digits(value: float | None, text: str) -> None:
     assert shown_metric(value) == text
 
 
+def test_plain_tables_are_aligned_and_get_wider() -> None:
+    rows = [["a", "1", "2", ""], ["longest name", "1,000,000", "3", "does not fit"]]
+    assert plain_table(["row", "x", "y"], rows, [5, 4, 4]) == (
+        "row                  x   y\na                    1   2\nlongest name 1,000,000   3  does not fit"
+    )
+
+
 def test_spreads_and_tables_are_printed_with_digits() -> None:
     assert shown_spread(0.8679, 0.0008) == "0.8679 ± 0.0008"
     assert shown_spread(0.8679, 0.0) == "0.8679 ± 0.0000"
     assert shown_spread(0.8679, 2.94e-5) == "0.8679 ± 2.9e-05"
     assert shown_spread(1e-9, 2.5e-10) == "1e-09 ± 2.5e-10"
     assert shown_spread(0.5, None) == "0.5000 ± -"
-    lines = table({"valid": {"mae": 1e-9, "r2": -1.2345678e9}, "test": {"mae": None, "r2": 0.5}}).splitlines()
+    lines = score_table({"valid": {"mae": 1e-9, "r2": -1.2345678e9}, "test": {"mae": None, "r2": 0.5}}).splitlines()
     assert lines[1].split() == ["valid", "1e-09", "-1.235e+09"]
     assert lines[2].split() == ["test", "-", "0.5000"]
     assert len({len(line) for line in lines}) == 1

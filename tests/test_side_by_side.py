@@ -143,11 +143,11 @@ def test_one_diverging_seed_is_left_out(settings, tmp_path: Path, monkeypatch, c
     run(*settings(seeds="1,3", output_dir=str(tmp_path / "two"), **SHORT))
     diverging(monkeypatch, ("seed-2",))
     summary = run(*settings(seeds="1,2,3", output_dir=str(tmp_path / "run"), **SHORT))
-    assert [one["seed"] for one in summary["runs"]] == [1, 3]
-    (failed,) = summary["failed"]
-    assert (failed["folder"], failed["seed"]) == ("seed-2", 2) and "the loss is not finite" in failed["reason"]
-    assert failed["step"] in (10, 16)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert [one.seed for one in summary.runs] == [1, 3]
+    (failed,) = summary.failed
+    assert (failed.folder, failed.seed) == ("seed-2", 2) and "the loss is not finite" in failed.reason
+    assert failed.step in (10, 16)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary.to_dict()
     out = capsys.readouterr().out
     assert out.count("seed-2: left out at step") == 2  # when it is, and in the summary
     assert "2 of 3 runs side by side" in out and "2 of 3 seeds" in out
@@ -163,7 +163,7 @@ def test_the_run_that_was_left_out_goes_on_with_its_neighbours(settings, tmp_pat
         diverging(patch, ("seed-2",))
         run(*settings(seeds="1,2", save_steps=4, **SHORT))
     summary = run(*settings(seeds="1,2", save_steps=4, resume=True, **SHORT))
-    assert [one["seed"] for one in summary["runs"]] == [1, 2] and summary["failed"] == []
+    assert [one.seed for one in summary.runs] == [1, 2] and summary.failed == []
 
 
 def test_a_rate_of_which_a_seed_fails_is_not_picked(settings, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -172,7 +172,7 @@ def test_a_rate_of_which_a_seed_fails_is_not_picked(settings, tmp_path: Path, mo
     better = {0.02: 0.9, 1e-6: 0.1}
     monkeypatch.setattr(validation, "score", lambda self, s: {**score(self, s), "auprc": better[self.args.learning_rate]})
     summary = run(*settings(learning_rates="1e-6,2e-2", seeds="1,2", **SHORT))
-    assert [rate["learning_rate"] for rate in summary["learning_rates"] if "test" in rate] == [1e-6]
+    assert [rate.learning_rate for rate in summary.learning_rates if "test" in rate.spreads] == [1e-6]
     assert "the learning rate is picked among those whose seeds all ended well; not 0.02" in capsys.readouterr().out
 
 
@@ -211,8 +211,8 @@ def test_a_full_disk_in_the_folder_of_one_run_leaves_the_others(writes, settings
 
     monkeypatch.setattr(target, name, full)
     summary = run(*settings(seeds="1,2,3", **SHORT))
-    assert [one["seed"] for one in summary["runs"]] == [1, 3]
-    assert "No space left on device" in summary["failed"][0]["reason"]
+    assert [one.seed for one in summary.runs] == [1, 3]
+    assert "No space left on device" in summary.failed[0].reason
     assert not (tmp_path / "run" / "seed-2" / "results.json").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_run_that_stops_early_is_no_failure(settings, monkeypatch) -> None:
     score = validation.score
     monkeypatch.setattr(validation, "score", lambda self, s: {**score(self, s), "auprc": -self.progress.step})
     summary = run(*settings(seeds="1,2", max_steps=40, eval_steps=4, early_stopping_patience=2, dropout=0.0))
-    assert [one["steps"] for one in summary["runs"]] == [12, 12] and summary["failed"] == []
+    assert [one.steps for one in summary.runs] == [12, 12] and summary.failed == []
 
 
 @pytest.mark.parametrize("where", ["valid", "test"])
@@ -233,5 +233,5 @@ def test_predictions_that_are_not_finite_fail_one_run(where: str, settings, tmp_
 
     monkeypatch.setattr(validation, "predict", bad)
     summary = run(*settings(seeds="1,2", **SHORT))
-    assert "predicts numbers that are not finite" in summary["failed"][0]["reason"] and len(summary["runs"]) == 1
+    assert "predicts numbers that are not finite" in summary.failed[0].reason and len(summary.runs) == 1
     assert not (tmp_path / "run" / "seed-2" / "results.json").exists()

@@ -95,8 +95,8 @@ def test_recomputing_keeps_the_states_between_blocks_alone() -> None:
 def test_recomputed_gradients_are_the_same(settings, tmp_path: Path) -> None:
     plain = run(*settings(output_dir=str(tmp_path / "plain")))
     again = run(*settings(output_dir=str(tmp_path / "again"), activation_checkpointing=True))
-    assert again["metrics"] == plain["metrics"]
-    assert again["history"] == plain["history"]
+    assert again.metrics == plain.metrics
+    assert again.history == plain.history
 
 
 def test_five_runs_side_by_side_take_few_more_operations_than_one(gpt2_dir: Path) -> None:
@@ -142,9 +142,9 @@ def test_a_step_waits_for_nothing(settings, tmp_path: Path, monkeypatch) -> None
 
 def test_results_tell_how_much_of_the_peak_was_used(settings) -> None:
     results = run(*settings())
-    assert 0 < results["mfu"] <= 1
-    assert results["runs_side_by_side"] == 1
-    per_token = results["flops_per_token"]
+    assert 0 < results.mfu <= 1
+    assert results.runs_side_by_side == 1
+    per_token = results.flops_per_token
     # Twice the weights of linear layers forward, as much backward; attention and the readout come on top.
     linear = 3 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64)
     assert 0.6 * 4 * linear < per_token < 1.6 * 4 * linear
@@ -154,18 +154,18 @@ def test_the_share_of_the_peak_is_of_the_best_that_was_measured(settings, monkey
     peaks = iter((4e15, 1e15))  # a machine that is busy at the end
     monkeypatch.setattr(results_of_runs, "matmul_peak", lambda *args: next(peaks))
     results = run(*settings())
-    reached = results["flops_per_token"] * results["tokens_per_second"]
-    assert results["mfu"] == round(reached / 4e15, 4)
+    reached = results.flops_per_token * results.tokens_per_second
+    assert results.mfu == round(reached / 4e15, 4)
     assert next(peaks, None) is None
 
 
 def test_a_share_above_the_peak_is_left_out_with_the_reason(settings, monkeypatch, capsys) -> None:
     monkeypatch.setattr(results_of_runs, "matmul_peak", lambda *args: 1e3)
     results = run(*settings())
-    assert results["mfu"] is None
-    assert "busy machine" in results["mfu_left_out"]
+    assert results.mfu is None
+    assert "busy machine" in results.mfu_left_out
     assert "tokens/s (MFU left out: training was faster than the matmul peak" in capsys.readouterr().out
-    assert results_of_runs.mfu(3.0, 3.0) == {"mfu": 1.0}
+    assert results_of_runs.mfu(1.0, 3.0, 3.0) == results_of_runs.Flops(1.0, 1.0)
 
 
 def test_the_peak_is_that_of_plain_products() -> None:

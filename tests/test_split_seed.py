@@ -77,7 +77,7 @@ def test_an_entry_of_any_seed_is_found_without_the_raw_data(home: Path, tmp_path
     with_seed(args, 1)
     args.data_dir = None
     monkeypatch.setattr(type(TASKS["speech-commands"]), "locate", lambda *a: pytest.fail("the raw data was read"))
-    assert with_seed(args, 7).manifest["request"]["split_seed"] == 7
+    assert with_seed(args, 7).manifest.request.split_seed == 7
 
 
 @pytest.mark.parametrize("names", [["train", "train", "test"], ["train"]])
@@ -96,7 +96,7 @@ def test_an_entry_of_an_earlier_version_is_found(home: Path, tmp_path: Path, mon
     (entry,) = entries(home)
     assert json.loads(entry.read_text())["request"]["split_seed"] == 3
     monkeypatch.setattr("fpt.data.features._encode", lambda *a, **k: pytest.fail("the data was prepared again"))
-    assert with_seed(args, 3).manifest["request"]["split_seed"] == 3
+    assert with_seed(args, 3).manifest.request.split_seed == 3
     assert entries(home) == [entry]
 
 
@@ -107,10 +107,10 @@ def test_a_checkpoint_of_another_seed_is_scored_with_the_one_entry(home: Path, l
         args.split_seed = seed
         training = TrainArguments(output_dir=str(tmp_path / f"seed-{seed}"), max_steps=4, eval_steps=4)
         results = run(args, ModelArguments(backbone=str(llama_dir)), training)
-        assert results["split"]["seed"] == seed
+        assert results.split.seed == seed
         output = tmp_path / f"{seed}.json"
         evaluation.run(EvaluateArguments(checkpoint=training.output_dir, output=str(output), num_proc=1))
-        scores.append((json.loads(output.read_text())["metrics"]["test"], results["metrics"]["test"]))
+        scores.append((json.loads(output.read_text())["metrics"]["test"], results.metrics["test"]))
     assert len(entries(home)) == 1
     assert all(found == pytest.approx(before, abs=1e-5) for found, before in scores)
     assert scores[0] == scores[1]
@@ -127,4 +127,4 @@ def test_a_run_of_an_earlier_version_goes_on(home: Path, llama_dir: Path, tmp_pa
     for path in entries(home):
         shutil.rmtree(path.parent)  # made again, for any seed
     results = run(args, ModelArguments(backbone=str(llama_dir)), TrainArguments(**training, resume=True))
-    assert results["steps"] == 8
+    assert results.steps == 8

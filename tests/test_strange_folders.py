@@ -35,10 +35,10 @@ def listed(folder: Path, seed: int = 0, count: int = 30) -> Path:
 def test_another_picture_under_the_same_name_is_another_sample(tmp_path: Path) -> None:
     first = prepared(f"csv:{listed(tmp_path / 'a')}", FILES)
     second = prepared(f"csv:{listed(tmp_path / 'b', seed=1)}", FILES)
-    assert first.manifest["data_sha256"] != second.manifest["data_sha256"]
+    assert first.manifest.data_sha256 != second.manifest.data_sha256
     assert values_of(first) != values_of(second)
     again = prepared(f"csv:{listed(tmp_path / 'c')}", FILES)
-    assert again.manifest["data_sha256"] == first.manifest["data_sha256"]
+    assert again.manifest.data_sha256 == first.manifest.data_sha256
 
 
 def test_the_same_picture_under_two_names_is_one_sample(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_same_picture_under_two_names_is_one_sample(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write("".join(f"img/copy{i}.png,1\n" for i in range(5)))
     assert "5 samples repeat the input of another one" in told(prepared(f"csv:{path}", FILES))
-    assert sum(prepared(f"csv:{path}", {**FILES, "deduplicate": True}).manifest["rows"].values()) == 25
+    assert sum(prepared(f"csv:{path}", {**FILES, "deduplicate": True}).manifest.rows.values()) == 25
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_metadata_names_its_own_files_only(tmp_path: Path, header: list[str], ro
         return
     found = read(folder)
     assert all(y == "ab"[int(Path(i).stem) % 2] for i, y in labels_of(found).items())
-    assert sum(found.manifest["rows"].values()) == 30
+    assert sum(found.manifest.rows.values()) == 30
 
 
 def test_two_metadata_files_and_none_at_all(tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_a_pipe_among_pictures_does_not_hang(tmp_path: Path) -> None:
 
 def test_few_rows_are_cut_all_the_same(tmp_path: Path) -> None:
     found = read(pictures(tmp_path / "set", count=4))
-    assert found.manifest["rows"] == {"train": 5, "valid": 1, "test": 2}
+    assert found.manifest.rows == {"train": 5, "valid": 1, "test": 2}
     for number, name in enumerate(("train", "test")):
         pictures(tmp_path / "ten" / name, tuple(f"c{i}" for i in range(10)), count=5, seed=number)
     found = read(tmp_path / "ten")
-    assert found.manifest["rows"] == {"train": 45, "valid": 5, "test": 50}
+    assert found.manifest.rows == {"train": 45, "valid": 5, "test": 50}
 
 
 def test_hub_files_whose_classes_are_in_another_order(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_labels_that_are_withheld_in_part(tmp_path: Path) -> None:
         for s in [("train", "val", "test")[i // 40]]
     ]
     found = prepared(f"csv:{write(tmp_path / 'x.csv', ['text', 'label', 'split'], rows)}", TEXT)
-    assert (found.output.label_names, found.manifest["rows"]["test"]) == (("0", "1"), 10)
+    assert (found.output.label_names, found.manifest.rows["test"]) == (("0", "1"), 10)
     assert "30 rows: no label (-1)" in told(found)
 
 
@@ -240,7 +240,7 @@ def test_a_continued_run_names_the_one_argument_that_differs(tmp_path: Path, lla
     del before["data_key"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(before))
     # The state names the data as well.
-    assert train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "run", resume=True)["steps"] == 4
+    assert train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "run", resume=True).steps == 4
     (tmp_path / "file").write_text("")
     with pytest.raises(FPTError, match="file is a file; give a folder"):
         train(f"imagefolder:{folder}", SMALL, llama_dir, tmp_path / "file" / "run")

@@ -24,7 +24,7 @@ ROWS = [(f"{x:.2f}", f"{1 + y:.3f}", i % 2) for i, (x, y) in enumerate(np.random
 
 
 def means(found: Any) -> dict[str, float]:
-    return {c["name"]: c["mean"][0] for c in found.manifest["schema"]["columns"] if c["role"] == "input"}
+    return {c["name"]: c["mean"][0] for c in found.manifest.schema.to_dict()["columns"] if c["role"] == "input"}
 
 
 def test_a_number_that_is_one_is_never_read_as_text(tmp_path: Path, llama_dir: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_few_odd_cells_do_not_drop_a_column_and_marks_are_numbers_too(tmp_path
         frame.to_parquet(tmp_path / name) if name.endswith("parquet") else frame.to_csv(tmp_path / name, index=False)
         found = prepared(f"csv:{tmp_path / name}", {**NUMBERS, "missing_values": "-999", "missing": "mean"})
         assert means(found)["a"] > 0
-        assert found.manifest["schema"]["columns"][0]["missing"] == 10
+        assert found.manifest.schema.to_dict()["columns"][0]["missing"] == 10
     huge = write(tmp_path / "z.jsonl", ["x"], [])
     huge.write_text("\n".join(json.dumps({"a": 10**400 if i == 3 else i, "y": i % 2}) for i in range(60)))
     assert "too large" in told(prepared(f"csv:{huge}", {**NUMBERS, "input_column": "a"}, max_bad_fraction=0.05))
@@ -165,13 +165,13 @@ def test_proteins_that_are_missing_and_texts_that_look_so(tmp_path: Path) -> Non
     options = {"input_type": "protein", "input_column": "sequence", "label_column": "label"}
     with pytest.raises(RejectedRows, match=r"6 rows: no value in 'sequence'.*--missing drop"):
         prepared(f"csv:{path}", options)
-    assert sum(prepared(f"csv:{path}", {**options, "missing": "drop"}).manifest["rows"].values()) == 54
+    assert sum(prepared(f"csv:{path}", {**options, "missing": "drop"}).manifest.rows.values()) == 54
     rows = [("none" if i % 10 == 0 else t, y) for i, (t, y) in enumerate(texts(60))]
     found = prepared(f"csv:{write(tmp_path / 'y.csv', ['text', 'label'], rows)}", TEXT)
     assert "6 inputs are texts such as 'none', read as they are" in told(found)
     rows = [("" if i % 10 == 0 else t, y) for i, (t, y) in enumerate(texts(60))]
     empty = write(tmp_path / "z.csv", ["text", "label"], rows)
-    assert sum(prepared(f"csv:{empty}", {**TEXT, "missing": "drop"}).manifest["rows"].values()) == 54
+    assert sum(prepared(f"csv:{empty}", {**TEXT, "missing": "drop"}).manifest.rows.values()) == 54
     with pytest.raises(FPTError, match="--missing error"):
         prepared(f"csv:{empty}", {**TEXT, "missing": "error"})
 
@@ -185,7 +185,7 @@ def test_excel_sheets_are_read_whole_and_short_rows_are_padded(tmp_path: Path) -
     book.save(tmp_path / "x.xlsx")
     table = read_table(tmp_path / "x.xlsx")
     assert (len(table.rows), table.rejected) == (60, [])
-    assert sum(prepared(f"csv:{tmp_path / 'x.xlsx'}", TEXT).manifest["rows"].values()) == 60
+    assert sum(prepared(f"csv:{tmp_path / 'x.xlsx'}", TEXT).manifest.rows.values()) == 60
 
 
 def test_parquet_with_columns_that_can_not_be_read(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_rows_of_other_splits_remove_no_training_row(tmp_path: Path) -> None:
     rows = [(t, y, ["train", "test"][i // 40]) for i, (t, y) in enumerate(texts(80))]
     rows += [(t, "neg" if y == "pos" else "pos", "unlabeled") for t, y in texts(40)]
     found = prepared(f"csv:{write(tmp_path / 'x.csv', ['text', 'label', 'split'], rows)}", {**TEXT, "deduplicate": True})
-    assert sum(found.manifest["rows"].values()) == 80
+    assert sum(found.manifest.rows.values()) == 80
 
 
 def test_what_python_is_given_is_one_list_of_inputs(tmp_path: Path, llama_dir: Path) -> None:
@@ -268,7 +268,7 @@ def test_ordinary_tables_without_flags(tmp_path: Path, header: list[str], rows: 
         with pytest.raises(FPTError, match=expected):
             prepared(f"csv:{path}", options)
     else:
-        columns = prepared(f"csv:{path}", options).manifest["schema"]["columns"]
+        columns = prepared(f"csv:{path}", options).manifest.schema.to_dict()["columns"]
         assert [column["name"] for column in columns if column["role"] == "input"] == expected
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 from own_data import NUMBERS, SMILES, TEXT, labels_of, prepared, told, values_of, write
 
+from fpt.args import DataArguments
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of, is_number, number_of
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError, RejectedRows
+from fpt.tasks.table import HubReader
 
 ROWS = [(f"a {'good' if i % 2 else 'bad'} film, number {i} café", "pos" if i % 2 else "neg") for i in range(40)]
 
@@ -54,7 +57,7 @@ def test_the_same_rows_in_any_format_are_the_same_samples(tmp_path: Path, name: 
 
 def test_a_format_does_not_change_the_hash_or_a_token(tmp_path: Path) -> None:
     found = [prepared(f"csv:{as_file(tmp_path / name)}", TEXT) for name in ("a.csv", "a.tsv", "a.parquet", "a.xlsx", "utf16.csv")]
-    assert len({one.manifest["data_sha256"] for one in found}) == 1
+    assert len({one.manifest.data_sha256 for one in found}) == 1
     first = values_of(found[0], "input_ids")
     assert all(values_of(one, "input_ids") == first and labels_of(one) == labels_of(found[0]) for one in found)
 
@@ -202,7 +205,7 @@ def test_each_column_has_its_own_mean_and_deviation(tmp_path: Path) -> None:
     values = np.stack([row for row in found.splits["train"].with_format("numpy")["values"]])
     assert np.abs(values.mean(axis=0)).max() < 1e-6
     assert np.abs(values.std(axis=0) - 1).max() < 1e-6
-    by_name = {column["name"]: column for column in found.manifest["schema"]["columns"]}
+    by_name = {column["name"]: column for column in found.manifest.schema.to_dict()["columns"]}
     train = [int(i.removeprefix("row-")) - 1 for i in found.splits["train"]["id"]]
     assert by_name["income"]["mean"][0] == pytest.approx(np.mean([float(rows[i][1]) for i in train]))
     assert "input     `income`: number, mean" in told(found)
@@ -234,7 +237,7 @@ def test_a_missing_number_moves_no_other(tmp_path: Path) -> None:
     with pytest.raises(RejectedRows, match=r"10 of 100 rows .*no value in 'x' \(first: row-1\).*--missing drop"):
         prepared(f"csv:{path}", options)
     dropped = prepared(f"csv:{path}", {**options, "missing": "drop"})
-    assert sum(dropped.manifest["rows"].values()) == 90
+    assert sum(dropped.manifest.rows.values()) == 90
     assert "left out, 10 rows: no value in 'x' (first: row-1)" in told(dropped)
     means = values_of(prepared(f"csv:{path}", {**options, "missing": "mean"}))
     assert len(means) == 100
@@ -264,7 +267,7 @@ def test_lists_of_other_lengths_are_rejected_or_a_series(tmp_path: Path) -> None
     rows = [(" ".join(str(j + i) for j in range(3 + i % 2)), i % 2) for i in range(40)]
     path = write(tmp_path / "x.csv", ["x", "y"], rows)
     found = prepared(f"csv:{path}", {**NUMBERS, "input_column": "x"})
-    assert found.manifest["schema"]["standardise"] == "all"
+    assert found.manifest.schema.standardise == "all"
     with pytest.raises(FPTError, match="--standardise each needs rows of equally many numbers"):
         prepared(f"csv:{path}", {**NUMBERS, "input_column": "x", "standardise": "each"})
 
@@ -275,8 +278,8 @@ def test_a_cell_of_a_column_never_becomes_two_numbers(tmp_path: Path) -> None:
     with pytest.raises(RejectedRows, match=r"'1 2' is not a number .column 'a'"):
         prepared(f"csv:{path}", {**NUMBERS, "input_column": "a,b"})
     found = prepared(f"csv:{path}", {**NUMBERS, "input_column": "a,b"}, max_bad_fraction=0.05)
-    column = found.manifest["schema"]["columns"][0]
-    assert (column["name"], column["mean"]) == ("a", [9452.0])
+    column = found.manifest.schema.columns[0]
+    assert (column.name, column.mean) == ("a", (9452.0,))
 
 
 def test_no_input_is_guessed_where_several_could_be(tmp_path: Path) -> None:
@@ -301,3 +304,17 @@ def test_bad_rows_are_counted_by_kind_and_listed(tmp_path: Path) -> None:
     assert found.split_method == "stratified"
     assert dict(zip(found.rejected.id, found.rejected.reason, strict=True))["row-10"] == "no label"
     assert "text after the SMILES: 'ethanol'" in told(found)
+
+
+def test_a_dataset_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "train.csv", ["text", "label"], [(f"word {i % 5} {i}", "ab"[i % 2]) for i in range(60)])
+    opened, load = [], datasets.load_dataset
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: opened.append(a) or load(*a, **k))
+    reader = HubReader(str(tmp_path / "set"))
+    options = {"input_type": None, "hub_config": None, "input_column": None, "patch_size": None}
+    assert reader.input_type(dict(options)) == reader.input_type(dict(options)) == "text"
+    args = DataArguments()
+    args.options = options
+    assert len(reader.read(args, print).rows) == 60
+    assert len(opened) == 1

@@ -72,7 +72,7 @@ def test_invalid_smiles_are_set_aside_with_row_and_reason(tmp_path: Path) -> Non
     ids = {i for split in prepared.splits.values() for i in split["id"]}
     assert len(ids) == len(rows) - 2
     assert not ids & {"3.0", "7.0"}
-    assert prepared.manifest["rejected"] == 2
+    assert prepared.manifest.rejected == 2
 
 
 def test_scaffolds_do_not_cross_splits(data_dir: Path) -> None:
@@ -123,8 +123,8 @@ def test_other_data_under_the_same_name_is_another_cache_entry(data_dir: Path, h
     first = prepare(TASK, args, 1, quiet)
     write_tdc(data_dir, molecules()[10:])
     second = prepare(TASK, args, 1, quiet)
-    assert first.manifest["data_sha256"] != second.manifest["data_sha256"]
-    assert sum(second.manifest["rows"].values()) == len(molecules()) - 10
+    assert first.manifest.data_sha256 != second.manifest.data_sha256
+    assert sum(second.manifest.rows.values()) == len(molecules()) - 10
 
 
 def test_resolution_order_is_told_step_by_step(tmp_path: Path, data_dir: Path, monkeypatch) -> None:
@@ -132,17 +132,17 @@ def test_resolution_order_is_told_step_by_step(tmp_path: Path, data_dir: Path, m
     (package / "data" / "datasets").mkdir(parents=True)
     table = pd.read_csv(data_dir / "tdc" / "cyp3a4_veith.tab", sep="\t", dtype=str)
     table.to_csv(package / "data" / "datasets" / "CYP3A4_Veith.csv", index=False)
-    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: package)
-    monkeypatch.setattr("fpt.tasks.tdc.metadata.version", lambda name: "1.0")
+    monkeypatch.setattr("fpt.tasks.sources.package_folder", lambda name: package)
+    monkeypatch.setattr("fpt.tasks.sources.metadata.version", lambda name: "1.0")
     log: list[str] = []
     empty = tmp_path / "empty"
     empty.mkdir()
     prepared = prepare(TASK, DataArguments(data_dir=str(empty)), 1, log.append)
     places = [line.split(":")[1].strip().split()[0] for line in log]
-    assert places == ["Arrow", "--data_dir", "package", "preprocessing"]
-    assert prepared.manifest["origin"] == "package molalkit 1.0, CYP3A4_Veith.csv"
+    assert places == ["Arrow", "--data_dir", "download", "package", "preprocessing"]
+    assert prepared.manifest.origin == "package molalkit 1.0, CYP3A4_Veith.csv"
     # From now on the Arrow cache answers, without a look at the package.
-    monkeypatch.setattr("fpt.tasks.tdc.package_folder", lambda name: pytest.fail("the package was asked"))
+    monkeypatch.setattr("fpt.tasks.sources.package_folder", lambda name: pytest.fail("the package was asked"))
     log.clear()
     prepare(TASK, DataArguments(), 1, log.append)
     assert len(log) == 1

@@ -120,7 +120,7 @@ def test_the_notation_is_no_feature_in_training_or_prediction(tmp_path: Path) ->
     args = DataArguments(data_dir=str(write_tdc(tmp_path / "a", rows)), augment=2)
     plain = DataArguments(data_dir=str(write_tdc(tmp_path / "b", molecules())), augment=2)
     ours, theirs = (prepare(TASKS["cyp3a4"], a, 1, quiet) for a in (args, plain))
-    assert ours.manifest["data_sha256"] != theirs.manifest["data_sha256"]
+    assert ours.manifest.data_sha256 != theirs.manifest.data_sha256
     ids = {i: t for rows in theirs.splits.values() for i, t in zip(rows["id"], rows["input_ids"], strict=True)}
     for split in ours.splits.values():
         assert all(ids[i] == tokens for i, tokens in zip(split["id"], split["input_ids"], strict=True))

@@ -170,16 +170,16 @@ def test_the_frozen_core_is_there_once(llama_dir: Path) -> None:
 def test_runs_side_by_side_end_as_each_alone(tune: str, steps: int, settings, tmp_path: Path) -> None:
     shared = {"max_steps": steps, "eval_steps": steps // 2, "dropout": 0.0, "tune": tune}
     summary = run(*settings(seeds="1,2,3", output_dir=str(tmp_path / "all"), **shared))
-    assert [one["seed"] for one in summary["runs"]] == [1, 2, 3]
+    assert [one.seed for one in summary.runs] == [1, 2, 3]
     for seed in (1, 2, 3):
         alone = run(*settings(seed=seed, split_seed=1, output_dir=str(tmp_path / f"alone-{seed}"), **shared))
         folder = tmp_path / "all" / f"seed-{seed}"
         beside = json.loads((folder / "results.json").read_text())
         for split in ("valid", "test"):
-            for metric, value in alone["metrics"][split].items():
+            for metric, value in alone.metrics[split].items():
                 assert beside["metrics"][split][metric] == pytest.approx(value, abs=2e-3), (seed, split, metric)
-        assert (beside["best_step"], beside["steps"], beside["seed"]) == (alone["best_step"], steps, seed)
-        for one, other in zip(beside["history"], alone["history"], strict=True):
+        assert (beside["best_step"], beside["steps"], beside["seed"]) == (alone.best_step, steps, seed)
+        for one, other in zip(beside["history"], alone.history, strict=True):
             assert one["train_loss"] == pytest.approx(other["train_loss"], abs=2e-3)
         tensors, others = (
             load_file(place / "checkpoint" / "model.safetensors") for place in (folder, tmp_path / f"alone-{seed}")
@@ -205,15 +205,15 @@ def test_recomputing_changes_nothing_side_by_side(settings, tmp_path: Path) -> N
     shared = {"seeds": "1,2", "max_steps": 10, "eval_steps": 5}
     plain = run(*settings(output_dir=str(tmp_path / "plain"), **shared))
     again = run(*settings(output_dir=str(tmp_path / "again"), activation_checkpointing=True, **shared))
-    assert [one["valid"] for one in again["runs"]] == [one["valid"] for one in plain["runs"]]
+    assert [one.metrics["valid"] for one in again.runs] == [one.metrics["valid"] for one in plain.runs]
 
 
 def test_of_several_learning_rates_only_the_best_on_valid_sees_test(settings, tmp_path: Path, capsys) -> None:
     summary = run(*settings(learning_rates="1e-6,2e-2", seeds="1,2", max_steps=60, eval_steps=30, dropout=0.0))
-    by_rate = {one["learning_rate"]: one for one in summary["learning_rates"]}
-    assert by_rate[2e-2]["valid"]["mean"] > by_rate[1e-6]["valid"]["mean"]
+    by_rate = {one.learning_rate: one.spreads for one in summary.learning_rates}
+    assert by_rate[2e-2]["valid"].mean > by_rate[1e-6]["valid"].mean
     assert "test" in by_rate[2e-2] and "test" not in by_rate[1e-6]
-    folders = {one["folder"]: tmp_path / "run" / one["folder"] for one in summary["runs"]}
+    folders = {one.folder: tmp_path / "run" / one.folder for one in summary.runs}
     assert set(folders) == {f"seed-{seed}-lr-{rate}" for seed in (1, 2) for rate in ("1e-06", "0.02")}
     for name, folder in folders.items():
         assert (folder / "checkpoint" / "model.safetensors").is_file()
@@ -239,9 +239,9 @@ def test_runs_side_by_side_go_on_after_a_stop(settings, tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             run(*settings(output_dir=str(tmp_path / "parts"), **shared))
     summary = run(*settings(output_dir=str(tmp_path / "parts"), resume=True, **shared))
-    assert [one["steps"] for one in summary["runs"]] == [12, 12]
+    assert [one.steps for one in summary.runs] == [12, 12]
     whole = json.loads((tmp_path / "whole" / "summary.json").read_text())
-    assert [one["valid"]["loss"] for one in summary["runs"]] == pytest.approx(
+    assert [one.metrics["valid"]["loss"] for one in summary.runs] == pytest.approx(
         [one["valid"]["loss"] for one in whole["runs"]], abs=0.1
     )
 
@@ -257,7 +257,7 @@ def test_a_run_that_stops_early_leaves_the_others(settings, monkeypatch) -> None
 
     monkeypatch.setattr(validation, "score", falling)
     summary = run(*settings(seeds="1,2,3", max_steps=40, eval_steps=4, early_stopping_patience=2))
-    assert [one["steps"] for one in summary["runs"]] == [40, 12, 40]
+    assert [one.steps for one in summary.runs] == [40, 12, 40]
 
 
 def test_a_folder_that_holds_one_of_the_runs_is_refused(settings, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.files.whole import alone, new_folder, sha256_file, write_text
-from fpt.results import classification_metrics, table
+from fpt.metrics import classification_metrics, score_table
 from fpt.tasks.base import TASKS
 from fpt.training import run
 from fpt.training.run_dir import LOCK, OUTPUTS
@@ -76,9 +77,9 @@ def test_the_model_is_picked_on_validation_and_test_is_scored_once(settings, tmp
     monkeypatch.setattr(validation, "predict", lambda self, split: asked.append(split) or predict(self, split))
     results = run(*settings())
     assert asked == ["valid"] * 3 + ["test"]
-    best = max(results["history"], key=lambda h: h["valid"]["auprc"])
-    assert results["best_step"] == best["step"]
-    assert results["metrics"]["valid"] == best["valid"]
+    best = max(results.history, key=lambda h: h["valid"]["auprc"])
+    assert results.best_step == best["step"]
+    assert results.metrics["valid"] == best["valid"]
 
 
 def test_a_batch_that_is_not_finite_is_left_out(settings, monkeypatch, capsys) -> None:
@@ -93,8 +94,8 @@ def test_a_batch_that_is_not_finite_is_left_out(settings, monkeypatch, capsys) -
     monkeypatch.setattr(Classes, "loss", bad_once)
     results = run(*settings(max_steps=12, eval_steps=4))
     assert "step 8: the gradients of 1 steps were not finite and were left out" in capsys.readouterr().out
-    assert all(np.isfinite(h["train_loss"]) for h in results["history"])
-    assert results["metrics"]["test"]["auroc"] is not None
+    assert all(np.isfinite(h["train_loss"]) for h in results.history)
+    assert results.metrics["test"]["auroc"] is not None
 
 
 def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_best(settings, tmp_path: Path, monkeypatch) -> None:
@@ -132,7 +133,7 @@ def test_two_runs_do_not_write_to_one_folder(settings, tmp_path: Path) -> None:
         run(*settings())
     assert not (tmp_path / "run" / "run.json").exists()
     # Free again, as after the end of any process.
-    assert run(*settings())["steps"] == 12
+    assert run(*settings()).steps == 12
 
 
 def test_two_runs_make_one_cache_entry(settings, tmp_path: Path, home: Path) -> None:
@@ -157,7 +158,7 @@ def test_early_stopping_counts_evaluations_without_gain(settings, monkeypatch) -
     scores = iter([0.5, 0.6, 0.55, 0.6, 0.4] + [0.6] * 5)
     monkeypatch.setattr(validation, "score", lambda self, split: {"auprc": next(scores), "accuracy": 0.5})
     results = run(*settings(max_steps=40, eval_steps=4, early_stopping_patience=2))
-    assert (results["steps"], results["best_step"], results["stopped_early"]) == (16, 8, True)
+    assert (results.steps, results.best_step, results.stopped_early) == (16, 8, True)
 
 
 def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(settings, tmp_path: Path) -> None:
@@ -193,8 +194,8 @@ def test_a_continued_run_ends_bitwise_where_an_uninterrupted_one_does(settings, 
         first, second = load_file(whole / name), load_file(parts / name)
         assert set(first) == set(second)
         assert all(torch.equal(first[n], second[n]) for n in first), name
-    assert results["metrics"] == expected["metrics"]
-    assert results["history"] == expected["history"]
+    assert results.metrics == expected.metrics
+    assert results.history == expected.history
 
 
 def test_a_folder_with_a_run_is_refused_and_kept(settings, finished: Path, llama_dir: Path, gpt2_dir: Path) -> None:
@@ -247,18 +248,18 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     assert not [p for p in finished.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".pth")]
     tensors = load_file(folder / "model.safetensors")
     assert not [n for n in tensors if "attn" in n or "mlp" in n]
-    config = read_config(folder).values
-    assert config["output"]["label_names"] == ["non-inhibitor", "inhibitor"]
-    assert config["core"]["sha256"]
+    config = read_config(folder)
+    assert config.output.label_names == ("non-inhibitor", "inhibitor")
+    assert config.core.sha256
     card = (folder / "README.md").read_text()
     # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the backbone's is needed.
-    told = {**config, "core": {}}
+    told = {**config.to_dict(), "core": {}}
     assert str(finished.parent) not in json.dumps(told)
     assert card.startswith("---\nlibrary_name: fpt\n")
-    assert config["core"]["sha256"] in card
+    assert config.core.sha256 in card
     # The Hub reads base_model as the id of a page: a folder is none.
     assert "base_model" not in card
-    assert "\nbase_model: user/core\n" in model_card({**config, "core": {**config["core"], "hub_id": "user/core"}})
+    assert "\nbase_model: user/core\n" in model_card(replace(config, core=replace(config.core, hub_id="user/core")))
 
 
 def test_evaluate_gives_the_runs_scores(finished: Path, capsys) -> None:
@@ -419,8 +420,8 @@ def test_a_checkpoint_of_another_core_or_shape_is_refused(finished: Path, gpt2_d
 
 def test_a_random_core_comes_back_from_its_seed(settings, tmp_path: Path, llama_dir: Path) -> None:
     run(*settings(backbone=f"random:{llama_dir}", backbone_seed=7))
-    config = read_config(tmp_path / "run" / "checkpoint").values
-    assert config["core"]["seed"] == 7
+    config = read_config(tmp_path / "run" / "checkpoint")
+    assert config.core.seed == 7
     evaluate(tmp_path / "run")
     rewrite(tmp_path / "run" / "checkpoint", seed=8)
     with pytest.raises(FPTError, match="has other weights"):
@@ -444,7 +445,7 @@ def test_precision_is_kept_for_the_evaluation(settings, tmp_path: Path, precisio
     for name in ("checkpoint", "full"):
         evaluate(tmp_path / "run" / name, output=str(tmp_path / "x.json"))
         again = json.loads((tmp_path / "x.json").read_text())["metrics"]["test"]
-        assert again == pytest.approx(results["metrics"]["test"], abs=1e-6)
+        assert again == pytest.approx(results.metrics["test"], abs=1e-6)
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
@@ -480,7 +481,7 @@ def test_metrics_are_the_textbooks() -> None:
     assert metrics["loss"] == pytest.approx(-np.mean(np.log([0.9, 0.9, 0.4, 0.4])))
     one_class = classification_metrics(np.zeros(4, int), np.stack([1 - p, p], axis=1))
     assert one_class["auroc"] is None
-    assert "-" in table({"test": one_class})
+    assert "-" in score_table({"test": one_class})
 
 
 def test_every_output_of_a_run_is_known_to_overwrite(settings, finished: Path) -> None:

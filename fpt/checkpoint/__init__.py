@@ -10,9 +10,9 @@ A checkpoint is a folder::
 Nothing in it is pickled.
 """
 
-from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, read_config
+from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, ModelRecord, read_config
 from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_trainable, trained_backbone
-from fpt.checkpoint.save import add_test_metrics, save_checkpoint
+from fpt.checkpoint.save import Scored, add_test_metrics, save_checkpoint
 
 __all__ = [
     "CARD",
@@ -20,6 +20,8 @@ __all__ = [
     "TOKENIZER",
     "WEIGHTS",
     "CheckpointConfig",
+    "ModelRecord",
+    "Scored",
     "add_test_metrics",
     "find_checkpoint",
     "load_checkpoint",

@@ -7,8 +7,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fpt.results import shown_metric
-from fpt.text.escape import markdown, markdown_block, markdown_code, markdown_table, yaml_text
+from fpt.checkpoint.config import CheckpointConfig
+from fpt.metrics import Scores, shown_metric
+from fpt.outputs import Classes, MultiLabel, Output
+from fpt.text.escape import markdown, markdown_block, markdown_code, yaml_text
+from fpt.text.table import markdown_table
 
 # Every value is escaped before it comes here.
 TEMPLATE = """\
@@ -75,58 +78,55 @@ PIPELINES = {
 OTHER = "other"
 
 
-def model_card(config: dict[str, Any]) -> str:
-    """Return the model card (README.md) of a checkpoint, with the metadata that the Hub reads.
-
-    Args:
-        config: what ``config.json`` says, as JSON values.
-    """
-    backbone, training, data = config["core"], config.get("training", {}), config.get("data", {})
-    scores = {split: config.get(f"{split}_metrics") or {} for split in ("valid", "test")}
-    settings = ", ".join(f"{name} {value}" for name, value in training.items())
+def model_card(config: CheckpointConfig) -> str:
+    """Return the model card (README.md) of a checkpoint, with the metadata that the Hub reads."""
+    backbone, training = config.core, config.training
+    scores = {"valid": config.valid_metrics, "test": config.test_metrics or {}}
+    settings = ", ".join(f"{name} {value}" for name, value in training.to_dict().items())
     card = ModelCard.from_template(
         _metadata(config, scores["test"]),
         template_str=TEMPLATE,
-        kind=markdown("Frozen Pretrained Transformer" if "network" not in config else f"Baseline {config['model']}"),
-        task=markdown(config["task"]),
-        core=markdown_code(backbone["name"]),
-        layers=markdown(backbone.get("num_layers")),
-        revision=markdown(backbone.get("revision")),
-        seed=markdown(backbone.get("seed")),
-        sha256=markdown_code(backbone.get("sha256")),
-        parts=markdown(", ".join(config.get("tuning", {}).get("parts", ["all"]))),
-        counts=f"{config.get('trainable_parameters', 0):,} of {config.get('total_parameters', 0):,}",
-        source=markdown(data.get("source")),
-        licence=markdown(data.get("licence")),
-        labels=_labels(config["output"]),
+        kind=markdown("Frozen Pretrained Transformer" if config.network is None else f"Baseline {config.model}"),
+        task=markdown(config.task),
+        core=markdown_code(backbone.name),
+        layers=markdown(backbone.num_layers),
+        revision=markdown(backbone.revision),
+        seed=markdown(backbone.seed),
+        sha256=markdown_code(backbone.sha256),
+        parts=markdown(", ".join(config.tuning.parts if config.network is None else ["all"])),
+        counts=f"{config.trainable_parameters:,} of {config.total_parameters:,}",
+        source=markdown(config.data.source),
+        licence=markdown(config.data.licence),
+        labels=_labels(config.output),
         settings=markdown(settings),
-        step=markdown(config.get("step")),
+        step=markdown(config.step),
         scores=_scores(scores),
-        command=markdown_block(config.get("command", "")),
-        license_said=markdown(training.get("license") or "not said; heed those of the data and of the backbone"),
+        command=markdown_block(config.command),
+        license_said=markdown(training.license or "not said; heed those of the data and of the backbone"),
     )
     return f"{card}\n"
 
 
-def _labels(output: dict[str, Any]) -> str:
-    names = output.get("label_names")
-    if not names:
+def _labels(output: Output) -> str:
+    if not isinstance(output, Classes | MultiLabel):
         return ""
-    positive = f" (positive: {markdown(names[1])})" if output["kind"] == "classes" and len(names) == 2 else ""
+    names = output.label_names
+    positive = f" (positive: {markdown(names[1])})" if isinstance(output, Classes) and len(names) == 2 else ""
     return f"; labels: {', '.join(map(markdown, names))}{positive}"
 
 
-def _scores(scores: dict[str, dict[str, Any]]) -> str:
+def _scores(scores: dict[str, Scores]) -> str:
     """The table of the metrics of each split."""
     metrics = [m for m in scores["valid"] if any(s.get(m) is not None for s in scores.values())]
-    cells = [[m, *(shown_metric(s[m]) if s.get(m) is not None else "" for s in scores.values())] for m in metrics]
+    cells = [[m, *(shown_metric(score) if (score := s.get(m)) is not None else "" for s in scores.values())] for m in metrics]
     return "\n".join(markdown_table(["metric", "valid", "test"], cells))
 
 
-def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
+def _metadata(config: CheckpointConfig, test: Scores) -> ModelCardData:
     """The YAML head of a model card. Its texts are on one line each, so that none ends the head or begins a key."""
-    hub_id, hub_task = config["core"].get("hub_id"), _pipeline(config)
-    task, shown = yaml_text(config["task"]), {yaml_text(name): value for name, value in test.items() if value is not None}
+    licence: dict[str, Any] = dict(_license(config.training.license))
+    hub_id, hub_task = config.core.hub_id, _pipeline(config)
+    task, shown = yaml_text(config.task), {yaml_text(name): value for name, value in test.items() if value is not None}
     results = [
         EvalResult(
             task_type=hub_task or OTHER,
@@ -145,13 +145,13 @@ def _metadata(config: dict[str, Any], test: dict[str, Any]) -> ModelCardData:
         datasets=[task.removeprefix("hub:")] if task.startswith("hub:") else None,
         metrics=sorted(shown) or None,
         pipeline_tag=hub_task,
-        **_license(config.get("training", {}).get("license")),
+        **licence,
         model_name=f"fpt-{task}" if results else None,
         eval_results=results or None,
     )
 
 
-def _license(said: str | None) -> dict[str, Any]:
+def _license(said: str | None) -> dict[str, str]:
     """Metadata of a licence: an identifier of the Hub, else "other" with a name in the form that the Hub reads."""
     name = re.sub("[^a-z0-9.+]+", "-", (said or "").casefold()).strip("-")
     if name in LICENSES:
@@ -159,12 +159,12 @@ def _license(said: str | None) -> dict[str, Any]:
     return {"license": OTHER, "license_name": name.replace("+", "-")} if name else {"license": "unknown"}
 
 
-def _pipeline(config: dict[str, Any]) -> str | None:
+def _pipeline(config: CheckpointConfig) -> str | None:
     """The Hub's name of what the model does; None where it has none."""
-    options, kind = config.get("data", {}).get("arguments", {}).get("options") or {}, config.get("input", {}).get("kind")
+    options, kind = config.data.arguments.options, config.input.kind
     found = "graphs" if kind == "graphs" else options.get("input_type")
     if found is None:
         by_option = {"num_mels": "audio", "patch_size": "image"}
         found = next((name for option, name in by_option.items() if option in options), "text" if kind == "tokens" else "")
     classes, number = PIPELINES.get(found, (None, None))
-    return {"classes": classes, "multilabel": classes, "value": number}.get(config["output"]["kind"])
+    return {"classes": classes, "multilabel": classes, "value": number}.get(config.output.kind)

@@ -1,24 +1,28 @@
-"""``config.json`` of a checkpoint as a typed record. It is validated as a whole before anything in it is used."""
+"""``config.json`` of a checkpoint as a typed record. It is checked as a whole before it is written, and before it is used."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, cast, get_type_hints
 
-from fpt.args import DataArguments
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from fpt.args import DataArguments, as_dict
 from fpt.backbones.base import DTYPES, MOST_LAYERS, BackboneSpec
 from fpt.data.schema import Schema
 from fpt.errors import FPTError
 from fpt.files.whole import sha256_file
+from fpt.flags.checks import DROPOUT
 from fpt.inputs import INPUTS, Input, Tokens
-from fpt.models.base import MODELS, NetworkModel
+from fpt.metrics import RESOLUTIONS, Scores
+from fpt.models.base import MODELS, NetworkModel, NetworkRecord
 from fpt.models.tuning import PARTS, Tuning
 from fpt.outputs import OUTPUTS, Output
-from fpt.results import RESOLUTIONS
-from fpt.side_tokens import SideTokens
-from fpt.tasks.sides import check_sides, count_sides
+from fpt.results import OPEN
+from fpt.tasks.sides import check_agree
 from fpt.untrusted.typed import as_type, read_json
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
@@ -27,98 +31,168 @@ PRECISIONS = ("no", *(name for name in RESOLUTIONS if name != "fp32"))
 # Longer names of tasks, backbones and files are not those of anything.
 LONGEST_NAME = 4_096
 LARGEST_BATCH = 2**20
+# Arguments of the data that are of one machine or of one run.
+LOCAL = ("data_dir", "cache_dir", "num_proc", "split_seed")
+# Keys that are not there, rather than null, where they have no value.
+LEFT_OUT = ("core_config", "test_metrics")
+# Order of the keys of `core` in the file of a baseline.
+BASELINE_KEYS = ("name", "seed", "dtype", "revision", "num_layers", "sha256", "hub_id")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the data was asked for; the rest of it is the Arrow cache's own."""
+@with_config(OPEN)
+class Request(TypedDict):
+    """What the data was asked for, as far as it is needed here; the rest of it is the Arrow cache's own."""
 
     split_seed: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataFacts:
-    """What is told of the data in plain values; `data_sha256` is the hash of its rows."""
+@with_config(OPEN)
+class Manifest(TypedDict):
+    """What the prepared data was made from, as far as it is needed here; `data_sha256` is the hash of its rows."""
 
     request: Request
     data_sha256: str
-    origin: str = ""
-    source: str = ""
-    licence: str = ""
+    origin: NotRequired[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRecord(DataFacts):
+class DataRecord:
     """The data that a model was trained on.
 
     Attributes:
-        arguments: of the command line, with the options of the task.
+        arguments: of the command line, with the options of the task. A checkpoint is published, so there are no folders in them.
+        manifest: what the prepared data was made from.
         schema: of a user's own table.
     """
 
+    source: str = ""
+    licence: str = ""
     arguments: DataArguments
+    manifest: Manifest
     schema: Schema | None = None
 
+    @property
+    def split_seed(self) -> int:
+        """The seed of the split."""
+        return self.manifest["request"]["split_seed"]
 
-@dataclass(frozen=True)
-class TrainingRecord:
-    """How a model was trained; more is told in the model card."""
+    @property
+    def data_sha256(self) -> str:
+        """The hash of the rows."""
+        return self.manifest["data_sha256"]
 
-    seed: int
-    license: str | None = None
+    @property
+    def origin(self) -> str:
+        """Where the raw data came from, in words."""
+        return self.manifest.get("origin", "")
 
-
-@dataclass(frozen=True)
-class NetworkRecord:
-    """A baseline: its name, its own options, and what it must know of the data."""
-
-    name: str
-    options: dict[str, Any]
-    shape: dict[str, Any]
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        arguments = {name: value for name, value in as_dict(self.arguments).items() if name not in LOCAL}
+        return {"source": self.source, "licence": self.licence, "arguments": arguments, **self.manifest}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What ``config.json`` says in plain values.
+class TrainingRecord:
+    """How a model was trained."""
+
+    seed: int
+    max_steps: int | None = None
+    global_batch_size: int | None = None
+    learning_rate: float | None = None
+    lr_scheduler: str | None = None
+    license: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values, without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What all checkpoints of a run have in common.
 
     Attributes:
-        full: whether the file of weights has those of the backbone as well; `core_config` is then its architecture.
-        step: of the model, with its `valid_metrics`.
+        core: the backbone; of a baseline its name and seed.
+        network: of a baseline, None of a frozen transformer.
+        tokenizer: as ``--tokenizer`` names it.
+        command: runs it again.
     """
 
     task: str
-    full: bool
-    model_sha256: str
-    eval_batch_size: int
-    step: int
-    valid_metrics: dict[str, float | None]
-    tokenizer_sha256: str | None = None
     model: str = "fpt"
-    core_config: dict[str, Any] | None = None
+    input: Input
+    output: Output
+    core: BackboneSpec
+    tuning: Tuning = field(default_factory=Tuning)
+    network: NetworkRecord | None = None
+    tokenizer: str | None = None
+    trainable_parameters: int = 0
+    total_parameters: int = 0
     mixed_precision: str = "no"
-    test_metrics: dict[str, float | None] | None = None
+    eval_batch_size: int
+    data: DataRecord
+    training: TrainingRecord
+    command: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        core = self.core.to_dict()
+        built = {"tuning": self.tuning.to_dict()} if self.network is None else {"network": asdict(self.network)}
+        return {
+            "task": self.task,
+            "model": self.model,
+            "input": self.input.to_dict(),
+            "output": self.output.to_dict(),
+            "core": core if self.network is None else {name: core[name] for name in BASELINE_KEYS},
+            **built,
+            "tokenizer": self.tokenizer,
+            "trainable_parameters": self.trainable_parameters,
+            "total_parameters": self.total_parameters,
+            "mixed_precision": self.mixed_precision,
+            "eval_batch_size": self.eval_batch_size,
+            "data": self.data.to_dict(),
+            "training": self.training.to_dict(),
+            "command": self.command,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Facts):
-    """What ``config.json`` says.
+class CheckpointConfig(ModelRecord):
+    """The content of ``config.json``.
 
     Attributes:
-        network: of a baseline, None of a frozen transformer.
-        values: all that the file says, as JSON values; only to be shown.
+        fpt_version: of this package, that wrote it.
+        step: of the model, with its `valid_metrics`.
+        full: whether the file of weights has those of the backbone as well; `core_config` is then its architecture.
 
     Raises:
         FPTError: two values contradict each other.
     """
 
-    input: Input
-    output: Output
-    core: BackboneSpec
-    data: DataRecord
-    training: TrainingRecord
-    tuning: Tuning = field(default_factory=Tuning)
-    network: NetworkRecord | None = None
-    values: dict[str, Any] = field(default_factory=dict)
+    fpt_version: str = ""
+    step: int
+    valid_metrics: Scores
+    core_config: dict[str, Any] | None = None
+    full: bool
+    model_sha256: str
+    tokenizer_sha256: str | None = None
+    test_metrics: Scores | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values, which `parse_config` reads."""
+        values = {
+            "fpt_version": self.fpt_version,
+            **super().to_dict(),
+            "step": self.step,
+            "valid_metrics": self.valid_metrics,
+            "core_config": self.core_config,
+            "full": self.full,
+            "model_sha256": self.model_sha256,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "test_metrics": self.test_metrics,
+        }
+        return {name: value for name, value in values.items() if value is not None or name not in LEFT_OUT}
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -127,15 +201,18 @@ class CheckpointConfig(Facts):
         for name, number in (("step", self.step), ("training.seed", self.training.seed)):
             if not 0 <= number < 2**63:
                 raise FPTError(f"{name} {number} is not between 0 and 2**63 - 1")
-        if not 0 <= self.data.request.split_seed < 2**63:
-            raise FPTError(f"data.request.split_seed {self.data.request.split_seed} is not between 0 and 2**63 - 1")
+        if not 0 <= self.data.split_seed < 2**63:
+            raise FPTError(f"data.request.split_seed {self.data.split_seed} is not between 0 and 2**63 - 1")
         if isinstance(self.input, Tokens) != (self.tokenizer_sha256 is not None):
             raise FPTError("a model on tokens needs a tokenizer_sha256, and no other model has one")
-        self._check_sides()
-        if (self.network is not None) != isinstance(MODELS[self.model], NetworkModel):
+        check_agree(self.input, self.data.arguments, self.task)
+        kind = MODELS[self.model]
+        if (self.network is not None) != isinstance(kind, NetworkModel):
             raise FPTError(f"model {self.model!r} and the presence of network contradict each other")
         if self.network is not None and (self.network.name != self.model or self.full):
             raise FPTError("network.name, model and full contradict each other")
+        if self.network is not None and isinstance(kind, NetworkModel):
+            _check_network(self.network, kind)
         if self.full and self.core_config is None:
             raise FPTError("full is true, and core_config is missing")
         self._check_backbone()
@@ -152,14 +229,6 @@ class CheckpointConfig(Facts):
         if not all(text is None or SHA256.fullmatch(text) for text in hashes):
             raise FPTError("a sha256 is not 64 hexadecimal digits")
 
-    def _check_sides(self) -> None:
-        """Inputs are made as the arguments say, and embedded as the input says."""
-        asked = count_sides(self.data.arguments), self.data.arguments.side_buckets
-        found = (self.input.sides, self.input.buckets) if isinstance(self.input, SideTokens) else (0, asked[1])
-        if found != asked and (found[0] or asked[0]):
-            raise FPTError("input and data.arguments contradict each other about what a token carries besides its id")
-        check_sides(self.data.arguments, self.task)
-
     def _check_backbone(self) -> None:
         if self.core.dtype not in DTYPES:
             raise FPTError(f"core.dtype {self.core.dtype[:50]!r} is not one of {', '.join(DTYPES)}")
@@ -171,6 +240,24 @@ class CheckpointConfig(Facts):
             raise FPTError("core.sha256 is missing: without it nobody knows whether a backbone is the one of the training")
         if unknown := set(self.tuning.parts) - {*PARTS, "other"}:
             raise FPTError(f"tuning.parts has the unknown part {sorted(unknown)[0][:50]!r}")
+
+
+def _check_network(about: NetworkRecord, kind: NetworkModel) -> None:
+    """Refuse options and a shape that the model of a baseline does not have, or of other types.
+
+    Raises:
+        FPTError: a value is missing, has another type, or is out of range.
+    """
+    names = [one.name for one in fields(kind.options)] if kind.options else []
+    if missing := [name for name in (*names, "dropout") if name not in about.options]:
+        raise FPTError(f"network.options.{missing[0]} is missing")
+    if kind.options:
+        as_type(kind.options, {name: about.options[name] for name in names}, "network.options")
+    dropout = as_type(float, about.options["dropout"], "network.options.dropout")
+    if dropout not in DROPOUT:
+        raise FPTError(f"network.options.dropout {dropout} must be {DROPOUT}")
+    if kind.shape_type is not None:
+        as_type(kind.shape_type, about.shape, "network.shape")
 
 
 def read_config(folder: Path) -> CheckpointConfig:
@@ -213,19 +300,18 @@ def _parse(values: Any) -> CheckpointConfig:
     needed = [f for f in ("task", "input", "output", "core", "data", "training", "model_sha256") if f not in values]
     if needed:
         raise FPTError(f"it lacks {', '.join(needed)}; it was not written by train.py")
-    facts = as_type(Facts, {f.name: values[f.name] for f in fields(Facts) if f.name in values}, "")
-    network = values.get("network")
-    return CheckpointConfig(
-        **vars(facts),
-        input=_one_of(INPUTS, values["input"], "input"),
-        output=_one_of(OUTPUTS, values["output"], "output"),
-        core=as_type(BackboneSpec, values["core"], "core"),
-        tuning=as_type(Tuning, values.get("tuning", {}), "tuning"),
-        network=None if network is None else as_type(NetworkRecord, network, "network"),
-        data=_data(values["data"]),
-        training=as_type(TrainingRecord, values["training"], "training"),
-        values=values,
-    )
+    read: dict[str, Any] = {
+        "input": _one_of(INPUTS, values["input"], "input"),
+        "output": _one_of(OUTPUTS, values["output"], "output"),
+        "data": _data(values["data"]),
+    }
+    kinds = get_type_hints(CheckpointConfig)
+    for one in fields(CheckpointConfig):
+        if one.name in values and one.name not in read:
+            read[one.name] = as_type(kinds[one.name], values[one.name], one.name)
+        elif one.name not in read and one.default is MISSING and one.default_factory is MISSING:
+            raise FPTError(f"{one.name} is missing")
+    return CheckpointConfig(**read)
 
 
 def _one_of(kinds: dict[str, Any], values: Any, where: str) -> Any:
@@ -244,7 +330,13 @@ def _data(values: Any) -> DataRecord:
     options = as_type(dict[str, Any], given.pop("options", {}), "data.arguments.options")
     arguments = as_type(DataArguments, given, "data.arguments")
     arguments.options = options
-    facts = as_type(DataFacts, {f.name: values[f.name] for f in fields(DataFacts) if f.name in values}, "data")
+    manifest = {name: value for name, value in values.items() if name not in ("source", "licence", "arguments")}
+    as_type(Manifest, manifest, "data")
     schema = values.get("schema")
-    read = None if schema is None else as_type(Schema, schema, "data.schema")
-    return DataRecord(**vars(facts), arguments=arguments, schema=read)
+    return DataRecord(
+        source=as_type(str, values.get("source", ""), "data.source"),
+        licence=as_type(str, values.get("licence", ""), "data.licence"),
+        arguments=arguments,
+        manifest=cast(Manifest, manifest),
+        schema=None if schema is None else as_type(Schema, schema, "data.schema"),
+    )

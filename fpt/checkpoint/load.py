@@ -7,12 +7,15 @@ its weights and held against the header of the file of weights; only then memory
 from __future__ import annotations
 
 import contextlib
+import os
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -26,17 +29,22 @@ from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.data.open_tokenizer import open_tokenizer
-from fpt.errors import FPTError
+from fpt.errors import ROOT, FPTError
 from fpt.files.disk import refusals
 from fpt.files.whole import read_stably, user_path, whole_folder
 from fpt.inputs import Tokens
-from fpt.models.base import MODELS, Network
+from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.models.fpt import FPT, build_model
 from fpt.models.tuning import merge_lora
 from fpt.text.log import Log, silent
 
 # Runs that started from the backbone of another run, one after the other.
 LONGEST_CHAIN = 8
+# What values that make no sense end in, in libraries and in our own checks.
+REFUSALS = (ValueError, RuntimeError, ArithmeticError, OSError, SafetensorError, StrictDataclassError)
+# What they end in within a library that does not check them; of ours these are bugs.
+SLIPS = (TypeError, LookupError, AttributeError, AssertionError, ImportError)
+LIBRARIES, STANDARD_LIBRARY = Path(torch.__file__).parents[1], Path(os.__file__).parent
 
 
 def find_checkpoint(path: str, log: Log = silent) -> Path:
@@ -108,10 +116,10 @@ def load_trainable(model: Network, tensors: dict[str, torch.Tensor], where: str)
 
 @contextlib.contextmanager
 def understood(folder: Path) -> Iterator[None]:
-    """A configuration that nothing can be built from ends in an error of the library that was to build it.
+    """Turn the error of a library that can't build what a configuration describes into one line about the file.
 
     Raises:
-        FPTError: instead of these.
+        FPTError: instead of these. Other errors are bugs of this package, and are raised as they are.
     """
     try:
         yield
@@ -119,8 +127,24 @@ def understood(folder: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise FPTError(f"there is not enough memory for the model of {folder}") from error
-    except Exception as error:
+    except (*REFUSALS, *SLIPS) as error:
+        if isinstance(error, SLIPS) and not _of_a_library(error):
+            raise
         raise FPTError(f"{folder / CONFIG} can't be understood ({_short(error)}); copy the checkpoint again") from error
+
+
+def _of_a_library(error: BaseException) -> bool:
+    """Whether it was a library that failed, and not code of ours; who asks for a missing attribute is who fails."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(ROOT / "fpt"):
+            return False
+        if path.is_relative_to(LIBRARIES):
+            if frame.name not in ("__getattr__", "__getattribute__"):
+                return True
+        elif not path.is_relative_to(STANDARD_LIBRARY):
+            return False
+    return False
 
 
 @dataclass(frozen=True)
@@ -215,8 +239,8 @@ def _check_counts(config: CheckpointConfig, tensors: int, folder: Path) -> None:
 
 def _baseline(config: CheckpointConfig) -> Network:
     about = config.network
-    assert about is not None
-    kind: Any = MODELS[about.name]
+    kind = MODELS[config.model]
+    assert about is not None and isinstance(kind, NetworkModel)
     # What it started from is in its weights: nothing is fetched.
     options = {**about.options, **dict.fromkeys(kind.sources)}
     return kind.network(config.input, config.output, options, about.shape)

@@ -71,7 +71,7 @@ def push(folder: Path, repo: str, private: bool = False, log: Log = print, sourc
     try:
         page = _several_times(send, f"push to {repo}", log)
     except FPTError as error:
-        raise FPTError(f"{error}; {kept} is whole, push it again with `python -m fpt.hub {kept} {repo}`") from None
+        raise FPTError(f"{error}; {kept} is whole, push it again with `python -m fpt.hub {kept} {repo}`") from error
     log(f"pushed to {page}")
     return page
 
@@ -101,7 +101,7 @@ def pull(name: str, log: Log = silent) -> Path:
     try:
         folder = Path(_several_times(fetch, f"fetch of {name}", log))
     except FPTError as error:
-        raise FPTError(f"{name} is no folder here, and can't be had from the Hub: {error}") from None
+        raise FPTError(f"{name} is no folder here, and can't be had from the Hub: {error}") from error
     log(f"checkpoint: {name} from the Hub, commit {folder.name[:12]}")
     return folder
 
@@ -115,12 +115,14 @@ def _several_times(do: Callable[[], str], what: str, log: Log) -> str:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return do()
-        except Exception as error:
+        except Exception as error:  # which kinds its HTTP client raises is huggingface_hub's own affair
             cause = _cause(error)
+            if not (_answered(cause) or isinstance(cause, OSError | ValueError | RuntimeError)):
+                raise
             if not _may_pass(cause):
-                raise FPTError(f"{what} was refused: {_in_words(cause)}") from None
+                raise FPTError(f"{what} was refused: {_in_words(cause)}") from error
             if attempt == ATTEMPTS:
-                raise FPTError(f"{what} failed {ATTEMPTS} times: {_in_words(cause)}") from None
+                raise FPTError(f"{what} failed {ATTEMPTS} times: {_in_words(cause)}") from error
             log(f"{what}: {_in_words(cause)}; trying again")
             time.sleep(WAIT * 2 ** (attempt - 1))
     raise AssertionError
@@ -130,10 +132,15 @@ def _cause(error: BaseException) -> BaseException:
     """The answer of the server behind an error, where there is one."""
     known: BaseException | None = error
     while known is not None:
-        if getattr(known, "response", None) is not None or _is_transport(known):
+        if _answered(known):
             return known
         known = known.__cause__ or known.__context__
     return error
+
+
+def _answered(error: BaseException) -> bool:
+    """Whether it is an answer of the server, or none came since the connection failed."""
+    return getattr(error, "response", None) is not None or _is_transport(error)
 
 
 def _may_pass(error: BaseException) -> bool:

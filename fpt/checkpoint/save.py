@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,28 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
 from fpt.checkpoint.card import model_card
-from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS
+from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, ModelRecord, parse_config
 from fpt.files.whole import new_folder, sha256_file, write_json, write_text
+from fpt.metrics import Scores
 from fpt.models.base import Network
 from fpt.models.fpt import FPT
+from fpt.untrusted.typed import read_json
 from fpt.version import __version__
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model of a run: the step that it is of, and its scores on the validation split."""
+
+    step: int
+    metrics: Scores
 
 
 def save_checkpoint(
     folder: Path,
     tensors: Mapping[str, torch.Tensor],
-    config: dict[str, Any],
+    record: ModelRecord,
+    scored: Scored,
     tokenizer: PreTrainedTokenizerBase | None,
     full_of: Network | None = None,
 ) -> None:
@@ -32,35 +44,45 @@ def save_checkpoint(
 
     Args:
         tensors: the trainable tensors by name.
-        config: task, input, output, backbone and whatever else describes the run.
+        record: of the run.
+        scored: the step of the tensors, and their scores.
         tokenizer: of tasks on text.
         full_of: write this model's frozen tensors as well, so that it loads without its backbone.
     """
     if isinstance(full_of, FPT):
         tensors = {**full_of.state_dict(), **tensors}
-        config = {**config, "core_config": _plain_config(full_of)}
     with new_folder(folder) as new:
         save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, new / WEIGHTS, metadata={"format": "pt"})
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
-        config = {
-            "fpt_version": __version__,
-            **config,
-            "full": isinstance(full_of, FPT),
-            "model_sha256": sha256_file(new / WEIGHTS),
-            "tokenizer_sha256": sha256_file(new / TOKENIZER) if tokenizer is not None else None,
-        }
-        write_json(new / CONFIG, config)
-        write_text(new / CARD, model_card(config))
+        config = CheckpointConfig(
+            **{one.name: getattr(record, one.name) for one in fields(ModelRecord)},
+            fpt_version=__version__,
+            step=scored.step,
+            valid_metrics=scored.metrics,
+            core_config=_plain_config(full_of) if isinstance(full_of, FPT) else None,
+            full=isinstance(full_of, FPT),
+            model_sha256=sha256_file(new / WEIGHTS),
+            tokenizer_sha256=sha256_file(new / TOKENIZER) if tokenizer is not None else None,
+        )
+        _describe(new, config)
 
 
-def add_test_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write the scores of the test split into the configuration and the model card, both in one step."""
-    config = {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), "test_metrics": metrics}
+def add_test_metrics(folder: Path, metrics: Scores) -> None:
+    """Write the scores of the test split into the configuration and the model card, both in one step.
+
+    Raises:
+        FPTError: the configuration there can't be read.
+    """
+    config = replace(parse_config(read_json(folder / CONFIG), str(folder / CONFIG)), test_metrics=metrics)
     with new_folder(folder) as new:
         shutil.copytree(folder, new, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
-        write_json(new / CONFIG, config)
-        write_text(new / CARD, model_card(config))
+        _describe(new, config)
+
+
+def _describe(folder: Path, config: CheckpointConfig) -> None:
+    write_json(folder / CONFIG, config.to_dict())
+    write_text(folder / CARD, model_card(config))
 
 
 def _link_or_copy(source: str, target: str) -> None:

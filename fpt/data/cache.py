@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.data.cache_folders import manifests, read_manifest, sweep_work, work_folder
+from fpt.data.cache_folders import manifests, sweep_work, work_folder
 from fpt.data.entry import build_entry, load_entry
+from fpt.data.manifest import Manifest, Request, SidesAsked, read_made
 from fpt.data.prepared import Prepared
 from fpt.data.samples import GeneratedSamples
 from fpt.data.tokenizers import TRAINED, build_tokenizer, tokenizer_sha256
@@ -32,6 +33,8 @@ from fpt.text.log import Log
 
 # Raised whenever this file would write other Arrow files from the same raw data.
 CODE_VERSION = 3
+# What a missing or damaged part of an entry raises.
+DAMAGED = (FPTError, OSError, ValueError)
 # What the names of datasets of the Hub begin with.
 HUB = "hub:"
 
@@ -47,7 +50,7 @@ def prepare(
 ) -> Prepared:
     """Return `task`'s splits from the Arrow cache, or find the raw data and preprocess it into the cache.
 
-    The order is: Arrow cache, --data_dir, installed data package, download; `log` hears of each step. An entry is
+    The order is: Arrow cache, then the ladder of `fpt.tasks.sources`; `log` gets a line for each step. An entry is
     taken without looking at raw data only when no --data_dir is given and it was not made from a file of the user's own.
 
     Args:
@@ -85,7 +88,7 @@ def prepare(
     found = _entry_of(folder, request, source)
     # A cache that can't be written to has no locks; it needs none for what is there.
     if found is None:
-        found, is_new = _make_entry(root, task, args, request, source, tokenizer, lambda line: log(f"data: {line}"))
+        found, is_new = _make_entry(root, task, args, seed, request, source, tokenizer, lambda line: log(f"data: {line}"))
         if is_new:
             return _check_tokens(_load(found, task, args, seed), tokenizer, data_sha256)
     log(f"data: Arrow cache: {found} (same content as {source.origin})")
@@ -93,28 +96,29 @@ def prepare(
     return _check_tokens(_load(found, task, args, seed), tokenizer, data_sha256)
 
 
-def _find(folder: Path, request: dict[str, Any], data_sha256: str | None) -> tuple[Path, str] | None:
+def _find(folder: Path, request: Request, data_sha256: str | None) -> tuple[Path, str] | None:
     """The entry of a request that may be taken without looking at raw data, and where its data came from."""
     for entry in manifests(folder):
-        manifest = read_manifest(entry)
-        if manifest is None or manifest["request"] not in (request, _of_any_seed(request)):
+        made = read_made(entry)
+        if made is None or made.request not in (request, _of_any_seed(request)):
             continue
-        if manifest["data_sha256"] == data_sha256 if data_sha256 else not manifest["users_own"]:
-            return entry.parent, manifest["origin"]
+        if made.data_sha256 == data_sha256 if data_sha256 else not made.users_own:
+            return entry.parent, made.origin
     return None
 
 
-def _entry_of(folder: Path, request: dict[str, Any], source: Source) -> Path | None:
+def _entry_of(folder: Path, request: Request, source: Source) -> Path | None:
     """The entry that answers a request, with the splits of its seed or with those of every seed; None where there is none."""
     entries = [folder / _key(one, source) for one in (_of_any_seed(request), request)]
-    return next((entry for entry in entries if read_manifest(entry / "manifest.json") is not None), None)
+    return next((entry for entry in entries if read_made(entry / "manifest.json") is not None), None)
 
 
 def _make_entry(
     root: Path,
     task: Task,
     args: DataArguments,
-    request: dict[str, Any],
+    seed: int,
+    request: Request,
     source: Source,
     tokenizer: PreTrainedTokenizerBase | None,
     log: Log,
@@ -134,7 +138,7 @@ def _make_entry(
         log(f"preprocessing {len(source.rows):,} rows of {source.origin}")
         what = f"the cache {root} can't be written"
         with refusals(what, root):
-            examples = task.split(source, args, request["split_seed"])
+            examples = task.split(source, args, seed)
             if not examples.seeded:
                 # Runs with other seeds may be about to write the same entry.
                 request = _of_any_seed(request)
@@ -161,44 +165,45 @@ def _check_tokens(prepared: Prepared, tokenizer: PreTrainedTokenizerBase | None,
         FPTError: they do not.
     """
     own = prepared.tokenizer
-    if tokenizer is None or own is None or prepared.manifest["data_sha256"] != data_sha256:
+    if tokenizer is None or own is None or prepared.manifest.data_sha256 != data_sha256:
         return prepared
     if tokenizer_sha256(tokenizer) != tokenizer_sha256(own):
         raise FPTError(
-            f"the tokenizer that {prepared.manifest['origin']} gives now is not the checkpoint's (another release of the"
+            f"the tokenizer that {prepared.manifest.origin} gives now is not the checkpoint's (another release of the"
             " tokenizers library, or a changed checkpoint); score with the releases that trained it"
         )
     return prepared
 
 
-def describe_request(
-    task: Task, args: DataArguments, seed: int, tokenizer: PreTrainedTokenizerBase | None = None
-) -> dict[str, Any]:
-    """All that changes the Arrow files besides the raw data, as JSON values."""
-    request: dict[str, Any] = {
-        "task": task.name,
-        "options": args.options,
-        "split": args.split,
-        "split_seed": seed,
-        "max_length": args.max_length,
-        "keep_notation": args.keep_notation,
-        "code": [CODE_VERSION, task.code_version],
+def describe_request(task: Task, args: DataArguments, seed: int, tokenizer: PreTrainedTokenizerBase | None = None) -> Request:
+    """All that changes the Arrow files besides the raw data."""
+    request = Request(
+        task=task.name,
+        options=args.options,
+        split=_split_of(args),
+        split_seed=seed,
+        code=(CODE_VERSION, task.code_version),
+        max_length=args.max_length,
+        keep_notation=args.keep_notation,
         # Other releases of these may cut scaffolds or words, or decode, in another way.
-        "libraries": {name: metadata.version(name) for name in ("datasets", *task.libraries)},
-    }
-    if task.features is not None:
-        request["features"] = task.features
-    if args.tokenizer is not None:
-        trained = args.tokenizer in TRAINED
-        request |= {
-            "tokenizer": args.tokenizer if trained else tokenizer_sha256(tokenizer or build_tokenizer([], args)),
-            "vocab_size": args.vocab_size if args.tokenizer == "bpe" else None,
-            "augment": args.augment,
-        }
-    if count_sides(args):
-        names = ("environments", "kmers", "side_buckets", "tokens")
-        request["sides"] = {name: getattr(args, name) for name in names}
-    return request
+        libraries={name: metadata.version(name) for name in ("datasets", *task.libraries)},
+        features=task.features,
+    )
+    if args.tokenizer is None:
+        return request
+    trained = args.tokenizer in TRAINED
+    return replace(
+        request,
+        tokenizer=args.tokenizer if trained else tokenizer_sha256(tokenizer or build_tokenizer([], args)),
+        vocab_size=args.vocab_size if args.tokenizer == "bpe" else None,
+        augment=args.augment,
+        sides=sides_asked(args),
+    )
+
+
+def sides_asked(args: DataArguments) -> SidesAsked | None:
+    """What the arguments ask tokens to carry, None for nothing."""
+    return SidesAsked(args.environments, args.kmers, args.side_buckets, args.tokens) if count_sides(args) else None
 
 
 def check_arguments(task: Task, args: DataArguments) -> None:
@@ -216,7 +221,7 @@ def check_arguments(task: Task, args: DataArguments) -> None:
 
 
 def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
-    """The same, in one line where that fails.
+    """Open an entry; see `load_entry`.
 
     Raises:
         FPTError: a part of the entry is missing or damaged.
@@ -225,35 +230,40 @@ def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
         return load_entry(entry, task, args, seed)
     except RejectedRows:
         raise
-    except Exception as error:  # of pyarrow, pandas, tokenizers or the file system
+    except DAMAGED as error:
         raise FPTError(
             f"the cache entry {entry} can't be read ({reason(error)}); delete that folder, it is made again"
         ) from error
 
 
 def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
-    request = {"task": task.name, "options": args.options, "split": args.split, "split_seed": seed, "code": [task.code_version]}
+    request = Request(task.name, args.options, _split_of(args), seed, (task.code_version,))
     output = task.output(args)
-    manifest = {
-        "request": request,
-        "origin": f"generated from seed {seed}",
-        "users_own": False,
-        "data_sha256": hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
-        "output": output.to_dict(),
-        "primary_metric": task.primary_metric or output.default_metric,
-        "rows": dict(task.sizes),
-        "rejected": 0,
-        "cut_to_max_length": {},
-    }
+    manifest = Manifest(
+        request=request,
+        origin=f"generated from seed {seed}",
+        users_own=False,
+        data_sha256=hashlib.sha256(json.dumps(request.to_dict(), sort_keys=True).encode()).hexdigest(),
+        output=output,
+        primary_metric=task.primary_metric or output.default_metric,
+        rows=dict(task.sizes),
+        rejected=0,
+        cut_to_max_length={},
+    )
     splits = {name: GeneratedSamples(task, args, name, seed) for name in SPLITS}
     return Prepared(task, args, splits, Patches(task.dim(args)), output, None, manifest, rejected_rows([]))
 
 
-def _of_any_seed(request: dict[str, Any]) -> dict[str, Any]:
+def _split_of(args: DataArguments) -> str:
+    assert args.split is not None  # `resolve` has put the task's own
+    return args.split
+
+
+def _of_any_seed(request: Request) -> Request:
     """The request of an entry whose splits are the same for every seed."""
-    return {**request, "split_seed": None}
+    return replace(request, split_seed=None)
 
 
-def _key(request: dict[str, Any], source: Source) -> str:
-    text = json.dumps([request, source.sha256, *source.notes], sort_keys=True)
+def _key(request: Request, source: Source) -> str:
+    text = json.dumps([request.to_dict(), source.sha256, *source.notes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fpt.errors import FPTError
 from fpt.files.disk import remove
@@ -45,13 +43,3 @@ def sweep_work(root: Path, name: str) -> None:
 def manifests(folder: Path) -> list[Path]:
     """Manifests of the entries of a task, without those that are being made."""
     return sorted(path for path in folder.glob("*/manifest.json") if not path.parent.name.startswith("."))
-
-
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """A manifest, None where there is none that we can use."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = ("request", "data_sha256", "users_own", "origin")
-    return manifest if isinstance(manifest, dict) and all(name in manifest for name in known) else None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,16 +12,17 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.data.features import describe_input, encode_splits, no_bars_of_datasets
+from fpt.data.manifest import Manifest, Request, read_manifest
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer
 from fpt.errors import FPTError
-from fpt.files.disk import remove
+from fpt.files.disk import reason, remove
 from fpt.files.tables import read_csv, write_csv
 from fpt.files.whole import new_folder, write_json
-from fpt.inputs import Input, input_from_dict
-from fpt.outputs import Classes, Output, output_from_dict
+from fpt.inputs import Input
+from fpt.outputs import Classes, Output
 from fpt.tasks.base import SPLITS, Examples, Source, Task
 from fpt.text.log import silent
 
@@ -32,7 +32,7 @@ def build_entry(
     work: Path,
     task: Task,
     args: DataArguments,
-    request: dict[str, Any],
+    request: Request,
     source: Source,
     examples: Examples,
     given: PreTrainedTokenizerBase | None = None,
@@ -73,30 +73,32 @@ def build_entry(
             # Escaped cells are reported when the file is copied into the folder of a run.
             write_csv(left_out, folder / "rejected.csv", log=silent)
             manifest = describe_entry(request, source, examples, arrows, inputs, primary)
-            manifest |= {"rejected": len(rejected), "notes": [*examples.notes, *([why] if why else [])]}
-            write_json(folder / "manifest.json", manifest)
+            manifest = replace(manifest, rejected=len(rejected), notes=(*examples.notes, *([why] if why else [])))
+            write_json(folder / "manifest.json", manifest.to_dict())
     remove(work)
 
 
 def describe_entry(
-    request: dict[str, Any], source: Source, examples: Examples, arrows: dict[str, Dataset], inputs: Input, primary: str
-) -> dict[str, Any]:
-    """What an entry was made from, JSON values."""
-    return {
-        "request": request,
-        "origin": source.origin,
-        "users_own": source.users_own,
-        "data_sha256": source.sha256,
-        "input": inputs.to_dict(),
-        "output": examples.output.to_dict(),
-        "primary_metric": primary,
-        "rows": {name: len(rows) for name, rows in arrows.items()},
-        "unused": len(examples.unused),
-        "cut_to_max_length": _count(arrows, "cut"),
-        "with_unknown_tokens": _count(arrows, "unknown"),
-        "split_method": examples.method,
-        "schema": None if examples.schema is None else examples.schema.to_dict(),
-    }
+    request: Request, source: Source, examples: Examples, arrows: dict[str, Dataset], inputs: Input, primary: str
+) -> Manifest:
+    """What an entry is made from and holds."""
+    return Manifest(
+        request=request,
+        origin=source.origin,
+        users_own=source.users_own,
+        data_sha256=source.sha256,
+        input=inputs,
+        output=examples.output,
+        primary_metric=primary,
+        rows={name: len(rows) for name, rows in arrows.items()},
+        unused=len(examples.unused),
+        cut_to_max_length=_count(arrows, "cut"),
+        with_unknown_tokens=_count(arrows, "unknown"),
+        split_method=examples.method,
+        schema=examples.schema,
+        rejected=len(examples.rejected),
+        notes=tuple(examples.notes),
+    )
 
 
 def load_entry(entry: Path, task: Task, args: DataArguments, seed: int | None = None) -> Prepared:
@@ -105,24 +107,39 @@ def load_entry(entry: Path, task: Task, args: DataArguments, seed: int | None = 
     Args:
         seed: of the split that was asked for; the manifest gets it where the entry is the same for every seed.
     """
-    manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["request"]["split_seed"] is None and seed is not None:
-        manifest["request"]["split_seed"] = seed
+    manifest = read_manifest(entry / "manifest.json")
+    if manifest.request.split_seed is None and seed is not None:
+        manifest = replace(manifest, request=replace(manifest.request, split_seed=seed))
     rejected = read_csv(entry / "rejected.csv")
-    total = sum(manifest["rows"].values()) + manifest["rejected"]
+    if "reason" not in rejected.columns:
+        raise FPTError("rejected.csv has no column reason")
+    total = sum(manifest.rows.values()) + manifest.rejected
     # It may have been made with a larger --max_bad_fraction. Rows that are left out on purpose come last.
-    check_rejected(rejected[: manifest["rejected"]], total, args.max_bad_fraction, manifest["origin"])
+    check_rejected(rejected[: manifest.rejected], total, args.max_bad_fraction, manifest.origin)
     own = entry / "tokenizer"
+    assert manifest.input is not None  # `read_manifest` reads no other
     return Prepared(
         task=task,
         args=args,
-        splits={name: load_from_disk(entry / name) for name in SPLITS},
-        input=input_from_dict(manifest["input"]),
-        output=output_from_dict(manifest["output"]),
-        tokenizer=open_tokenizer(own, manifest["input"].get("vocab_size")) if own.is_dir() else None,
+        splits={name: _open_split(entry / name) for name in SPLITS},
+        input=manifest.input,
+        output=manifest.output,
+        tokenizer=open_tokenizer(own, getattr(manifest.input, "vocab_size", None)) if own.is_dir() else None,
         manifest=manifest,
         rejected=rejected,
     )
+
+
+def _open_split(folder: Path) -> Dataset:
+    """The Arrow dataset of a split.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        return load_from_disk(folder)
+    except Exception as error:  # `datasets` trusts its own records, and runs into anything where they are damaged
+        raise ValueError(reason(error)) from error
 
 
 def _check_not_empty(splits: dict[str, Dataset], source: Source) -> None:

@@ -204,11 +204,12 @@ def _excel(path: Path, sheet: str | None) -> Table:
         chosen = sheet or names[0]
         # What the file says of the sheet's size may be less than there is.
         book[chosen].reset_dimensions()
-        records = [[_excel_cell(cell) for cell in row] for row in book[chosen].iter_rows(values_only=True)]
+        cells = list(book[chosen].iter_rows(values_only=True))
     except FPTError:
         raise
-    except Exception as error:  # of many kinds: zip, XML and openpyxl's own
+    except Exception as error:  # on damaged files of many kinds: those of zip and XML, and whatever openpyxl runs into
         raise FPTError(f"{path} can't be read as an Excel file ({printable(str(error))}); save it as CSV") from error
+    records = [[_excel_cell(cell) for cell in row] for row in cells]
     width = max(map(len, records), default=0)  # empty cells at the end of a row need not be in the file
     padded = [["" if cell is None else cell for cell in row] + [""] * (width - len(row)) for row in records]
     table = fit_records(padded, {"kind": "excel"}, path)

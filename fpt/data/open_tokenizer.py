@@ -188,7 +188,7 @@ def native(hide: bool = True) -> Iterator[None]:
             yield
         except (FPTError, TimeoutError):
             raise
-        except Exception as error:
+        except Exception as error:  # the library raises the bare class
             raise ValueError(short(error)) from error
         except BaseException as error:
             if type(error).__name__ != "PanicException":

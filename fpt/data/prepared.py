@@ -9,6 +9,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
+from fpt.data.manifest import Manifest
 from fpt.data.samples import ArrowSamples, Samples
 from fpt.inputs import Input
 from fpt.outputs import Output
@@ -29,7 +30,7 @@ class Prepared:
         input: what goes into the backbone.
         output: what the labels are.
         tokenizer: turns text into ``input_ids``; None for patches.
-        manifest: what the entry was made from; JSON values.
+        manifest: what the entry was made from and holds.
         rejected: rows that could not be used, with the reason.
     """
 
@@ -39,7 +40,7 @@ class Prepared:
     input: Input
     output: Output
     tokenizer: PreTrainedTokenizerBase | None
-    manifest: dict[str, Any]
+    manifest: Manifest
     rejected: pd.DataFrame
 
     def samples(self, split: str, seed: int = 0) -> Samples:
@@ -50,9 +51,9 @@ class Prepared:
     @property
     def primary_metric(self) -> str:
         """The metric that picks the model on the validation split."""
-        return self.manifest["primary_metric"]
+        return self.manifest.primary_metric
 
     @property
     def split_method(self) -> str:
         """How train, valid and test were made, in words."""
-        return self.manifest.get("split_method") or self.manifest["request"]["split"]
+        return self.manifest.split_method or self.manifest.request.split

@@ -156,7 +156,7 @@ class Schema:
                 return numbers_of(text, self.decimal, self.marks)
             return [TRUTH[text.strip().lower()] if text.strip().lower() in TRUTH else number_of(cell, self.decimal)]
         except ValueError as error:
-            raise ValueError(f"{error} (column {name!r})") from None
+            raise ValueError(f"{error} (column {name!r})") from error
 
     def fit(self, samples: Sequence[np.ndarray]) -> Schema:
         """With mean and deviation of the training samples, each an array of its numbers."""

@@ -25,7 +25,7 @@ def refused(text: str, vocab_size: int | None, probes: list[str]) -> str | None:
 
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:
+    except Exception as error:  # the library raises the bare class
         return str(error)
     known = tokenizer.get_vocab(with_added_tokens=True)
     highest = max(known.values(), default=-1)

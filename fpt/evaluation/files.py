@@ -41,12 +41,14 @@ class Inputs:
         columns: the column of the file for each input column of the model, by the model's name.
         bad: row number -> why its record can't be read.
         folder: that relative names of files are in.
+        decimal: separator of the numbers in its cells; None where the model reads none.
     """
 
     rows: pd.DataFrame
     columns: dict[str, str]
     bad: Mapping[int, str]
     folder: Path | None = None
+    decimal: str | None = None
 
 
 class _Listed(list):
@@ -77,20 +79,19 @@ def read_inputs(
     """
     table = read_table(path, options or TableOptions())
     columns = input_columns(table, column, task, schema, str(path))
-    shown = ", ".join(f"{printable(name)!r}" for name in columns.values())
-    about = ", ".join(f"{k} {v}" for k, v in table.format.items() if v)
-    if schema is not None and any(column.type == "number" for column in schema.of("input")):
-        about += f"; decimal {decimal_in(table.rows, columns.values(), schema, decimal)!r}"
-    log(f"{path}: {about}; input: {shown}")
-    for what, count in table.odd.items():
-        log(f"{path}: {count:,} {what}")
     bad = {record.row: record.reason for record in table.rejected}
     short = {record.row: dict(zip(table.rows.columns, record.cells, strict=False)) for record in table.rejected}
     lost = pd.DataFrame.from_dict(short, orient="index", columns=table.rows.columns, dtype=object)
     rows = pd.concat([table.rows, lost]).sort_index() if bad else table.rows
     places = {row: place for place, row in enumerate(rows.index)}
     rows = rows.reset_index(drop=True).map(_plain_cell)
-    return Inputs(rows, columns, {places[row]: reason for row, reason in bad.items()}, path.absolute().parent)
+    separator = decimal_in(rows, columns.values(), schema, decimal)
+    shown = ", ".join(f"{printable(name)!r}" for name in columns.values())
+    about = ", ".join(f"{k} {v}" for k, v in table.format.items() if v) + (f"; decimal {separator!r}" if separator else "")
+    log(f"{path}: {about}; input: {shown}")
+    for what, count in table.odd.items():
+        log(f"{path}: {count:,} {what}")
+    return Inputs(rows, columns, {places[row]: reason for row, reason in bad.items()}, path.absolute().parent, separator)
 
 
 def _plain_cell(cell: Any) -> Any:
@@ -165,19 +166,15 @@ def predict_file(
     config: CheckpointConfig,
     batch_size: int,
     accelerator: Accelerator,
-    decimal: str | None = None,
 ) -> pd.DataFrame:
     """Predict each row; the result has the rows as they were, in their order.
-
-    Args:
-        decimal: what ``--decimal`` says of this file.
 
     Returns:
         The rows with the columns of the output (``prediction``, for classes ``probability_NAME`` of each) and ``reason``: why
         a row has an empty prediction, that its input was cut, or that it has unknown tokens.
     """
     shape, output, rows = config.input, config.output, inputs.rows
-    task = _reading_task(task, inputs, config.data.schema, decimal)
+    task = _reading_task(task, inputs, config.data.schema)
     samples = _Listed()
     cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output)}
     found = {name: list(rows[column]) for name, column in inputs.columns.items()}
@@ -212,21 +209,21 @@ def _remarks(features: Mapping[str, Sequence[Any]], task: Task, args: DataArgume
     return remarks + ([f"{unknown} unknown {'token' if unknown == 1 else 'tokens'}"] if unknown else [])
 
 
-def _reading_task(task: Task, inputs: Inputs, schema: Schema | None, decimal: str | None) -> Task:
+def _reading_task(task: Task, inputs: Inputs, schema: Schema | None) -> Task:
     """The task that reads the file's rows as the training rows were read; its numbers may have another decimal separator."""
     if schema is None:
         return task
-    if any(column.type == "number" for column in schema.of("input")):
-        schema = replace(schema, decimal=decimal_in(inputs.rows, inputs.columns.values(), schema, decimal))
-    return task.with_schema(schema)
+    return task.with_schema(schema if inputs.decimal is None else replace(schema, decimal=inputs.decimal))
 
 
-def decimal_in(rows: pd.DataFrame, columns: Iterable[str], schema: Schema, given: str | None) -> str:
-    """The decimal separator of a file: as its cells show, else that of the training data.
+def decimal_in(rows: pd.DataFrame, columns: Iterable[str], schema: Schema | None, given: str | None) -> str | None:
+    """The decimal separator of a file: as its cells show, else that of the training data; None where no numbers are read.
 
     Raises:
         FPTError: a cell may be two numbers, and training does not decide.
     """
+    if schema is None or not any(column.type == "number" for column in schema.of("input")):
+        return None
     cells = {name: list(rows[name]) for name in columns}
     return schema.decimal if schema.lists else decimal_of(cells, given, "the file", schema.decimal)
 
@@ -272,4 +269,5 @@ def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inpu
             rows.append(dict(zip(names, cells, strict=True)))
         else:
             rows.append({names[0]: row if numbers or isinstance(row, (bytes, list, tuple, dict, np.ndarray)) else cell_text(row)})
-    return Inputs(pd.DataFrame(rows, columns=names, dtype=object), {name: name for name in names}, {})
+    frame = pd.DataFrame(rows, columns=names, dtype=object)
+    return Inputs(frame, {name: name for name in names}, {}, decimal=decimal_in(frame, names, schema, None))

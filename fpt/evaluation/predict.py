@@ -17,9 +17,9 @@ from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.inputs import Input
+from fpt.metrics import RESOLUTION, RESOLUTIONS
 from fpt.outputs import Output
 from fpt.parallel import gather
-from fpt.results import RESOLUTION, RESOLUTIONS
 
 # Precisions that weights may be in, as `RESOLUTIONS` names them.
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}

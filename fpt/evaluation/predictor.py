@@ -45,9 +45,9 @@ class Predictor:
         self.task, self.args = _task_of(self._record, folder)
 
     @property
-    def config(self) -> dict[str, Any]:
-        """What ``config.json`` says, as JSON values."""
-        return self._record.values
+    def config(self) -> CheckpointConfig:
+        """The content of ``config.json``."""
+        return self._record
 
     def predict(self, inputs: Sequence[Any] | pd.DataFrame, batch_size: int | None = None) -> list[dict[str, Any]]:
         """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.

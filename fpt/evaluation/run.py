@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ from fpt.evaluation.task import task_of
 from fpt.files.output_paths import check_output_file, run_of
 from fpt.files.tables import write_csv
 from fpt.files.whole import read_stably, user_path, write_json
-from fpt.inputs import Patches
+from fpt.metrics import score_table
 from fpt.parallel import make_accelerator
-from fpt.results import table
 from fpt.tasks.base import SPLITS, GeneratedTask
 from fpt.text.log import Log, silent
 
@@ -61,10 +59,10 @@ def run(args: EvaluateArguments) -> None:
     if inputs is not None:
         assert not isinstance(task, GeneratedTask)
         with understood(folder):
-            out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator, args.decimal)
+            out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator)
         _report_predictions(out, args, accelerator)
         return
-    seed, wanted = config.data.request.split_seed, config.data.data_sha256
+    seed, wanted = config.data.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
         say = accelerator.print if accelerator.is_main_process else silent
         prepared = prepare(task, data, seed, say, wanted, tokenizer, args.fetch_data)
@@ -75,12 +73,12 @@ def run(args: EvaluateArguments) -> None:
     metrics = prepared.output.metrics(labels, predictions, resolution_of(model, accelerator))
     accelerator.print(
         f"{config.task}: backbone {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
-        f" {config.training.seed}, model of step {config.step}\n{table({args.split: metrics})}"
+        f" {config.training.seed}, model of step {config.step}\n{score_table({args.split: metrics})}"
     )
     if args.output and accelerator.is_main_process:
-        kept = ("task", "core", "step", "training", "model_sha256")
-        report = {**{k: config.values[k] for k in kept}, "data": prepared.manifest, "metrics": {args.split: metrics}}
-        write_json(user_path(args.output), report)
+        values = config.to_dict()
+        kept = {name: values[name] for name in ("task", "core", "step", "training", "model_sha256")}
+        write_json(user_path(args.output), {**kept, "data": prepared.manifest.to_dict(), "metrics": {args.split: metrics}})
 
 
 def _check_output(args: EvaluateArguments, folder: Path) -> None:
@@ -96,17 +94,12 @@ def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path)
     Raises:
         FPTError: the hash of the rows, the labels or the inputs are others.
     """
-    if prepared.manifest["data_sha256"] != config.data.data_sha256:
+    if prepared.manifest.data_sha256 != config.data.data_sha256:
         raise FPTError(
-            f"the data of {prepared.manifest['origin']} is not what the checkpoint was trained on"
+            f"the data of {prepared.manifest.origin} is not what the checkpoint was trained on"
             f" ({config.data.origin}); give that with --data_dir"
         )
-    same_input = (
-        replace(prepared.input, positions=0) == replace(config.input, positions=0)
-        if isinstance(prepared.input, Patches) and isinstance(config.input, Patches)
-        else prepared.input == config.input
-    )
-    if prepared.output != config.output or not same_input:
+    if prepared.output != config.output or prepared.input.of_data() != config.input.of_data():
         raise FPTError(f"{folder}: the labels or inputs of the model are not those of its data; copy the checkpoint again")
 
 

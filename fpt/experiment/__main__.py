@@ -55,11 +55,11 @@ def run(args: ExperimentArguments) -> int:
     text, rows = table(experiment, cells, shown, runner.reasons)
     write_text(folder / TABLE, text)
     about = {"name": experiment.name, "title": experiment.title, "budget": experiment.budget, "metrics": experiment.metrics}
-    write_json(folder / ABOUT, {**about, "rows": rows})
+    write_json(folder / ABOUT, {**about, "rows": [row.to_dict() for row in rows]})
     print(f"\n{text}\n{folder / TABLE}")
     if runner.by_hand:
         raise KeyboardInterrupt
-    return sum(len(row["failed"]) for row in rows)
+    return sum(len(row.failed) for row in rows)
 
 
 def main() -> None:

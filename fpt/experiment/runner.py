@@ -19,8 +19,8 @@ from fpt.cli import read_training
 from fpt.errors import ROOT, FPTError
 from fpt.files.disk import reason, refusals
 from fpt.flags.config_file import Configuration
-from fpt.results import RESULTS_FILE, shown_metric
-from fpt.run_results import read_results
+from fpt.metrics import shown_metric
+from fpt.results import RESULTS_FILE, RunResults, read_results
 from fpt.text.log import Log
 
 ONCE_MORE = b"\nstopping: the runs save their states first. Ctrl-C once more stops them at once\n"
@@ -56,10 +56,10 @@ class Cell:
         return [*launcher, "train.py", *flags(values)]
 
     @property
-    def results(self) -> dict[str, Any] | None:
+    def results(self) -> RunResults | None:
         """Its results, when it is finished; None as well where they are damaged."""
         try:
-            return read_results(self.folder).values if self._written else None
+            return read_results(self.folder) if self._written else None
         except FPTError:
             return None
 
@@ -87,7 +87,7 @@ def finished(cell: Cell) -> bool:
     results = cell.results
     if results is None:
         return False
-    did, found = flat(results["arguments"]), results["arguments"].get("options") or {}
+    did, found = flat(results.arguments), results.arguments.get("options") or {}
     for name, value in typed_arguments({**cell.arguments, "seed": cell.seed}).items():
         if value is None and name in found:  # the run wrote down what it found in the data
             continue
@@ -167,9 +167,8 @@ class Runner:
             self.say(f"{cell.name}: {self.reasons[cell.folder]}")
             return False
         self.reasons.pop(cell.folder, None)
-        primary = results["primary_metric"]
-        score, seconds = results["metrics"]["test"][primary], results["wall_seconds"]
-        self.say(f"{cell.name}: test {primary} {shown_metric(score)}, {seconds:.0f} s")
+        score = shown_metric(results.score("test"))
+        self.say(f"{cell.name}: test {results.primary_metric} {score}, {results.wall_seconds:.0f} s")
         return True
 
     def _process(self, cell: Cell, log: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from fpt.errors import FPTError
 from fpt.experiment.runner import Cell, Row, Runner
 from fpt.files.whole import slug
-from fpt.results import LOWER_IS_BETTER, is_better
+from fpt.metrics import LOWER_IS_BETTER, is_better
 
 
 class NoTrialError(FPTError):
@@ -37,9 +37,8 @@ def best_value(runner: Runner, row: Row, cells: Sequence[Cell], name: str, jobs:
     done = [(cell, results) for cell in cells if (results := cell.results)]
     best: tuple[float | None, Any] | None = None
     for cell, results in done:
-        primary = results["primary_metric"]
-        score = results["metrics"]["valid"][primary]
-        if best is None or is_better(primary, score, best[0]):
+        score = results.score("valid")
+        if best is None or is_better(results.primary_metric, score, best[0]):
             best = score, cell.arguments[name]
     if best is None:
         raise NoTrialError(f"{row.name}: no trial of --sweep {name} ended well")
@@ -71,8 +70,9 @@ def wandb_sweep(runner: Runner, cells: Sequence[Cell], name: str) -> None:
             cell = by_value[str(run.config[name])]
             runner.run([cell], 1)
             if results := cell.results:
-                score = results["metrics"]["valid"][results["primary_metric"]]
-                run.log({"valid": -score if results["primary_metric"] in LOWER_IS_BETTER else score})
+                score = results.score("valid")
+                if score is not None:
+                    run.log({"valid": -score if results.primary_metric in LOWER_IS_BETTER else score})
 
     wandb.agent(sweep, trial, count=len(cells), project="fpt")
 

@@ -80,7 +80,7 @@ def refusals(what: str, below: Path | None = None) -> Iterator[None]:
         yield
     except FPTError:
         raise
-    except Exception as error:
+    except Exception as error:  # libraries written in Rust or C++ have kinds of their own; those without a number go through
         number = errno_of(error)
         if number is None or not (below is None or number in FULL or _about(error, below)):
             raise

@@ -18,9 +18,8 @@ from typing import Any
 from fpt.errors import FPTError
 from fpt.files.disk import is_temporary, reason, refusals, shown_path
 from fpt.files.whole import cache_home, user_path
-from fpt.results import RESULTS_FILE
 
-RUN_FILE = "run.json"
+RUN_FILE, RESULTS_FILE = "run.json", "results.json"
 # Held by the run that writes to the folder; it stays there when the run has ended.
 LOCK = ".lock"
 CHECKPOINTS = ("checkpoint", "full")

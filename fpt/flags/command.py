@@ -13,7 +13,7 @@ from fpt.flags.config_file import Configuration
 from fpt.flags.unread import unread_flags
 
 
-def command_of(did: dict[str, Any]) -> str:
+def command_of(did: Mapping[str, Any]) -> str:
     """The command that starts a run with the arguments `did`, as its results have them; RAW stands for the raw data's folder."""
     default = {**as_dict(DataArguments()), **as_dict(ModelArguments()), **as_dict(TrainArguments())}
     # Options of the task or of the baseline are included even where they have their default.

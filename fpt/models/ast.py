@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from torch.nn import functional as F
+from typing_extensions import TypedDict
 
 from fpt.args import arg
 from fpt.data.prepared import Prepared
@@ -47,6 +48,14 @@ class AstOptions:
         check_heads(self.ast_width, self.ast_heads, "ast_width", "ast_heads")
 
 
+class AstShape(TypedDict):
+    """Frames of a clip and bands of a frame; of a checkpoint, its whole configuration."""
+
+    frames: int
+    bands: int
+    config: NotRequired[dict[str, Any]]
+
+
 class AstNetwork(Network):
     """AST on tokens of whole frames."""
 
@@ -74,6 +83,7 @@ class Ast(NetworkModel):
     source = "arXiv 2104.01778"
     options = AstOptions
     sources = ("ast_checkpoint",)
+    shape_type = AstShape
 
     def shape(self, prepared: Prepared) -> dict[str, Any]:
         """Frames of a clip and bands of a frame; of a checkpoint, its whole configuration."""
@@ -90,6 +100,8 @@ class Ast(NetworkModel):
 
         made: Any = ASTConfig
         if "config" in shape:  # of a checkpoint of ours
+            if missing := [name for name in SHAPE if name not in shape["config"]]:
+                raise FPTError(f"network.shape.config.{missing[0]} is missing")
             known: Any = config_from_dict({**{k: shape["config"][k] for k in SHAPE}, "model_type": ASTConfig.model_type})
             known.num_labels = output.size
             return AstNetwork(ASTForAudioClassification(known))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from fpt.args import ModelArguments, TrainArguments, own_options
+from fpt.backbones.base import BackboneSpec
 from fpt.errors import FPTError
+from fpt.models.tuning import Tuning
 from fpt.registry import Registry
+from fpt.results import Evaluation
 from fpt.tasks.base import GeneratedTask, Task
 from fpt.text.log import Log
 
@@ -54,20 +57,30 @@ class Network(nn.Module):
         return {}
 
 
+@dataclass(frozen=True)
+class NetworkRecord:
+    """What a checkpoint needs to build a baseline again: its name, its own options, and what it must know of the data."""
+
+    name: str
+    options: dict[str, Any]
+    shape: dict[str, Any]
+
+
 @dataclass
 class Made:
-    """A network that is ready to be trained, and what results and checkpoints say of it.
+    """A network that is ready to be trained, and what results and checkpoints record of it.
 
     Attributes:
-        backbone: JSON values of a `fpt.backbones.base.BackboneSpec`; of a baseline its name and seed.
-        config: what its checkpoint needs besides, to be built again.
-        results: what its results say besides.
+        core: the backbone; of a baseline its name and seed, and no weights.
+        tuning: of a frozen transformer, with `input_start`: how its input layer was initialised.
+        baseline: of a baseline, to be built again.
     """
 
     network: Network
-    core: dict[str, Any]
-    config: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
+    core: BackboneSpec
+    tuning: Tuning | None = None
+    input_start: str | None = None
+    baseline: NetworkRecord | None = None
 
 
 class Model(ABC):
@@ -109,20 +122,33 @@ class Model(ABC):
         """As `check`, of the model's own options alone."""
         return own_options(self.options, args.model_options, f"--model {self.name}")
 
-    def core(self, seed: int) -> dict[str, Any]:
-        """What stands where results name the backbone."""
-        none = dict.fromkeys(("revision", "num_layers", "sha256", "hub_id"))
-        return {"name": self.name, "seed": seed, "dtype": "fp32", **none}
+    def core(self, seed: int) -> BackboneSpec:
+        """Return what stands in place of a backbone in results and checkpoints."""
+        return BackboneSpec(self.name, seed=seed)
 
 
-class NetworkModel(Model):
+class TrainedModel(Model):
+    """A model that the training loop trains in steps."""
+
+    @abstractmethod
+    def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
+        """Build the networks of runs that go side by side, one per entry of `each`.
+
+        Raises:
+            FPTError: the model or its backbone can't be built, or there are several runs and it can't train them so.
+        """
+
+
+class NetworkModel(TrainedModel):
     """A network that the training loop trains as a whole.
 
     Attributes:
         sources: its options that name trained weights to start from. A checkpoint has weights of its own.
+        shape_type: type of the values that `shape` gives; those of a checkpoint are checked against it. None for any values.
     """
 
     sources: tuple[str, ...] = ()
+    shape_type: Any = None
 
     @abstractmethod
     def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:
@@ -147,8 +173,8 @@ class NetworkModel(Model):
         trainable, _ = network.count()
         log(f"model: {self.name} ({self.source}), {trainable:,} parameters")
         shape = {**shape, **network.described()}
-        about = {"name": self.name, "options": {**options, "dropout": args.dropout}, "shape": shape}
-        return Made(network, self.core(args.seed), {"network": about})
+        record = NetworkRecord(self.name, {**options, "dropout": args.dropout}, shape)
+        return Made(network, self.core(args.seed), baseline=record)
 
     def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
         """Networks of runs that go side by side, drawn from the seed of each.
@@ -171,12 +197,12 @@ class Fitted:
     Attributes:
         predictions: for each of valid and test (samples, columns), as `Output.metrics` takes them.
         chosen: the settings that were best on the validation split, JSON values.
-        history: of each setting that was tried, JSON values.
+        history: each setting that was tried, with its scores on valid.
     """
 
     predictions: dict[str, np.ndarray]
     chosen: dict[str, Any]
-    history: list[dict[str, Any]]
+    history: list[Evaluation]
 
 
 class Estimator(Model):

@@ -16,7 +16,7 @@ from fpt.backbones.base import Backbone, BackboneSpec, checkpoint_blocks, is_dra
 from fpt.backbones.loading import load_backbone
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
-from fpt.models.base import MODELS, Made, Model
+from fpt.models.base import MODELS, Made, TrainedModel
 from fpt.models.fpt import build_model
 from fpt.models.input_init import init_input, with_positions, with_sides
 from fpt.models.tuning import Tuning, parse_parts, parse_widths
@@ -24,7 +24,7 @@ from fpt.tasks.base import SPLITS
 from fpt.text.log import Log
 
 
-class Frozen(Model):
+class Frozen(TrainedModel):
     """A backbone, and what is trained around it.
 
     Args:
@@ -57,7 +57,7 @@ class Frozen(Model):
         trainable, total = made[0].network.count()
         log(
             f"backbone: {backbone.spec.name}, {backbone.spec.num_layers} layers of width {backbone.hidden_size}, weights sha256"
-            f" {backbone.spec.short_hash}…; input starts at {made[0].results['input_start']}"
+            f" {backbone.spec.short_hash}…; input starts at {made[0].input_start}"
         )
         log(f"parameters: {trainable:,} trainable ({tuning.label}) of {total:,} ({trainable / total:.2%})")
         if len(made) > 1:
@@ -75,8 +75,7 @@ class Frozen(Model):
             checkpoint_blocks(backbone)
         how = model_args.input_init, model_args.input_scale, model_args.orthogonal_gain
         start = init_input(model, backbone, prepared.tokenizer, *how)
-        described = {"tuning": tuning.to_dict()}
-        return Made(model, backbone.spec.to_dict(), described, {**described, "input_start": start})
+        return Made(model, backbone.spec, tuning, start)
 
 
 def tuning_of(args: ModelArguments) -> Tuning:
@@ -85,8 +84,6 @@ def tuning_of(args: ModelArguments) -> Tuning:
     Raises:
         FPTError: they can't be understood.
     """
-    if args.lora_rank < 1:
-        raise FPTError(f"--lora_rank {args.lora_rank} must be at least 1")
     return Tuning(
         parse_parts(args.tune),
         args.lora_rank,

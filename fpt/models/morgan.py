@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.flags.checks import check_known
+from fpt.metrics import is_better
 from fpt.models.base import MODELS, Estimator, Fitted
 from fpt.outputs import Classes, Value
-from fpt.results import is_better
+from fpt.results import Evaluation
 from fpt.tasks.base import GeneratedTask, Task
 from fpt.tasks.text import Smiles, chemistry
 from fpt.text.log import Log
@@ -120,7 +121,8 @@ class Morgan(Estimator):
         log(f"model: {self.name}, {name} on fingerprints of radius {RADIUS} and {BITS:,} bits")
         features = {split: fingerprints(list(rows["text"])) for split, rows in prepared.splits.items()}
         labels = {split: numbers(rows, "label") for split, rows in prepared.splits.items()}
-        primary, best, history = prepared.primary_metric, None, []
+        primary, best = prepared.primary_metric, None
+        history: list[Evaluation] = []
         for setting, predictions in ESTIMATORS[name](features, labels["train"], number, seed):
             if number:
                 predictions = {s: p[:, None] for s, p in predictions.items()}
@@ -128,7 +130,7 @@ class Morgan(Estimator):
                 present = np.unique(labels["train"])
                 predictions = {s: all_classes(p, present, prepared.output.size) for s, p in predictions.items()}
             metrics = prepared.output.metrics(labels["valid"], predictions["valid"])
-            history.append({**setting, "valid": metrics})
+            history.append(cast(Evaluation, {**setting, "valid": metrics}))
             if best is None or is_better(primary, metrics[primary], best[0]):
                 best = metrics[primary], setting, predictions
         assert best is not None

@@ -7,10 +7,11 @@ import functools
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from torch import nn
+from typing_extensions import TypedDict
 
 from fpt.args import arg
 from fpt.data.prepared import Prepared
@@ -20,6 +21,16 @@ from fpt.inputs import Input
 from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
 from fpt.tasks.images import ImageTask, unpatch
+
+
+class PictureShape(TypedDict):
+    """Pixels and channels of a picture; pixels of the side of a patch, and of its overlap with the next one."""
+
+    height: int
+    width: int
+    channels: int
+    patch: int
+    overlap: NotRequired[int]
 
 
 class PictureNetwork(Network):
@@ -44,6 +55,8 @@ class PictureNetwork(Network):
 
 class PictureModel(NetworkModel):
     """What the two share."""
+
+    shape_type = PictureShape
 
     def shape(self, prepared: Prepared) -> dict[str, Any]:
         """Of the pictures and their patches."""

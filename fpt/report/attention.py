@@ -56,7 +56,7 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
             label = samples[index]["label"]
             out.append(Looked(index, layers.float().numpy(), prepared.output.predict(logits)[0].numpy(), label))
     except (TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise FPTError(f"a backbone of type {type(backbone).__name__} does not show its attention ({error})") from None
+        raise FPTError(f"a backbone of type {type(backbone).__name__} does not show its attention ({error})") from error
     finally:
         if before:
             backbone.set_attn_implementation(before)

@@ -40,10 +40,8 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[Block]:
         return []
     args = changed(config.data.arguments, data_dir=data_dir)
     wanted = config.data.data_sha256
-    prepared = prepare(
-        TASKS[config.task], args, config.data.request.split_seed, lambda line: None, wanted, tokenizer, fetch=False
-    )
-    if prepared.manifest["data_sha256"] != wanted:
+    prepared = prepare(TASKS[config.task], args, config.data.split_seed, lambda line: None, wanted, tokenizer, fetch=False)
+    if prepared.manifest.data_sha256 != wanted:
         raise FPTError(f"the data of {folder} is not here; give it with --data_dir")
     count = len(prepared.samples("test"))
     chosen = np.random.default_rng(SEED).choice(count, min(samples, count), replace=False).tolist()

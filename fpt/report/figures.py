@@ -112,10 +112,10 @@ def learning_curves(rows: Sequence[Row]) -> Picture:
                     axes[0].axhline(score[0], color=color, linestyle=":", label=f"{name} (no steps)")
                 continue
             histories = [r.history for r in row.results]
-            steps = [np.nan if e.step is None else e.step for e in min(histories, key=len)]
+            steps = [np.nan if (step := e.get("step")) is None else step for e in min(histories, key=len)]
             for axis, values in (
-                (axes[0], [[e.valid.get(metric) for e in h] for h in histories]),
-                (axes[1], [[e.train_loss for e in h] for h in histories]),
+                (axes[0], [[e["valid"].get(metric) for e in h] for h in histories]),
+                (axes[1], [[e.get("train_loss") for e in h] for h in histories]),
             ):
                 known = np.array([v[: len(steps)] for v in values], dtype=float)
                 known[np.abs(known) > LARGEST] = np.nan

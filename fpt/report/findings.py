@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fpt.metrics import LOWER_IS_BETTER, shown_metric, shown_spread
 from fpt.report.predictions import resample
 from fpt.report.runs import Row
-from fpt.results import LOWER_IS_BETTER, shown_metric, shown_spread
-from fpt.text.escape import markdown_table
+from fpt.text.table import markdown_table
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:

@@ -26,8 +26,9 @@ from fpt.report.figures import (
 from fpt.report.findings import findings, table_cells, tdc_rows
 from fpt.report.predictions import Predictions, joined
 from fpt.report.runs import Row, read_rows
-from fpt.text.escape import html_templates, markdown, markdown_block, markdown_table
+from fpt.text.escape import html_templates, markdown, markdown_block
 from fpt.text.log import Log
+from fpt.text.table import markdown_table
 
 AGAIN = "Each row again, with any of its seeds ({}: the folder with raw data):"
 SAID = (

@@ -12,7 +12,7 @@ from fpt.data.table import printable
 from fpt.errors import FPTError
 from fpt.files.tables import read_csv
 from fpt.report.runs import Row
-from fpt.run_results import RunResults
+from fpt.results import RunResults
 from fpt.training.run_dir import PREDICTIONS
 
 PROBABILITY = "probability_"
@@ -76,7 +76,7 @@ def predictions_of(row: Row) -> list[Predictions]:
     for folder, results in row.runs:
         path = folder / PREDICTIONS
         if path.is_file():
-            found.append((path, _read(path, results.data.output.kind, _samples(results))))
+            found.append((path, _read(path, results.output_kind, _samples(results))))
     for path, table in found[1:]:
         if table.names != found[0][1].names:
             raise FPTError(f"{path} and {found[0][0]} have different classes, and the runs the same arguments; run them again")
@@ -90,7 +90,7 @@ def _samples(results: RunResults) -> int | None:
 def joined(row: Row) -> Predictions | None:
     """Predictions of all seeds, one after the other; None where there are none, or samples have several labels."""
     tables = predictions_of(row)
-    if not tables or row.first.data.output.kind == "multilabel":
+    if not tables or row.first.output_kind == "multilabel":
         return None
     labels, predictions, probabilities = (
         np.concatenate([getattr(table, name) for table in tables]) for name in ("labels", "predictions", "probabilities")
@@ -105,11 +105,11 @@ def resample(row: Row, metric: str) -> np.ndarray | None:
     draw that happens to have one class only is nan.
     """
     tables = predictions_of(row)
-    if len(tables) < len(row.runs) or row.first.data.output.kind == "multilabel":
+    if len(tables) < len(row.runs) or row.first.output_kind == "multilabel":
         return None
     if len({len(table.labels) for table in tables}) > 1 or not len(tables[0].labels):
         return None
-    scores = [_scorer(table, metric, row.first.data.output.kind) for table in tables]
+    scores = [_scorer(table, metric, row.first.output_kind) for table in tables]
     rng = np.random.default_rng(SEED)
     draws = [rng.integers(len(tables[0].labels), size=len(tables[0].labels)) for _ in range(DRAWS)]
     out = [[score(draw) for draw in draws] for score in scores if score is not None]

@@ -13,8 +13,8 @@ from fpt.errors import FPTError
 from fpt.experiment.spec import ABOUT
 from fpt.files.whole import user_path
 from fpt.flags.command import command_of
-from fpt.results import RESULTS_FILE, spread
-from fpt.run_results import RunResults, read_results
+from fpt.metrics import spread
+from fpt.results import RESULTS_FILE, RunResults, read_results
 from fpt.training.run_dir import FREE_ON_RESUME
 from fpt.untrusted.typed import as_type, read_json
 
@@ -123,7 +123,7 @@ def read_rows(folders: Sequence[Path]) -> dict[str, list[Row]]:
         if results.seed in {r.seed for r in row.results}:
             raise FPTError(f"{folder} and {row.runs[0][0]} are the same run twice (seed {results.seed}); give one of them")
         row.runs.append((folder, results))
-        row.command = row.command or command_of(results.values["arguments"])
+        row.command = row.command or command_of(results.arguments)
     last = max(order.values(), default=0) + 1
     found = {task: sorted(own.values(), key=lambda r: order.get(r.name, last)) for task, own in rows.items()}
     for own in found.values():
@@ -142,7 +142,7 @@ def _tell_apart(rows: Sequence[Row]) -> None:
 def row_key(results: RunResults) -> str:
     """What runs of one row have in common: task, model, backbone (with its weights, unless they are random) and arguments."""
     backbone = results.core
-    same = {k: v for k, v in results.values["arguments"].items() if k not in FREE}
+    same = {k: v for k, v in results.arguments.items() if k not in FREE}
     return json.dumps([results.task, backbone.name, None if backbone.seed is not None else backbone.sha256, same], sort_keys=True)
 
 
@@ -152,7 +152,7 @@ def row_name(results: RunResults) -> str:
     layers = f", {backbone.num_layers} layers" if backbone.num_layers else ""
     if model in ("fpt", "full", "lstm"):
         return f"{'FPT' if model == 'fpt' else model}, {backbone.name}{layers}"
-    chosen = results.chosen.get("estimator")
+    chosen = (results.chosen or {}).get("estimator")
     return f"{model} ({chosen})" if chosen else model
 
 

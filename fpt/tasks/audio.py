@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
+from fpt.files.named import open_named
 from fpt.optional import need
 from fpt.tasks.base import Task
 from fpt.tasks.images import encode_each
-from fpt.tasks.sound_files import SAMPLE_RATE, open_sound, read_clip, read_wave, resample, sound_suffixes
+from fpt.tasks.sound_files import SAMPLE_RATE, read_clip, read_wave, resample, sound_suffixes
 
 __all__ = ["AudioOptions", "AudioTask", "fit", "log_mel", "read_wave", "sound_suffixes"]
 
@@ -105,7 +106,7 @@ class AudioTask(Task):
         Raises:
             ValueError: the file can't be opened.
         """
-        open_sound(text).close()
+        open_named(text).close()
         return {"sound": text}
 
     def encode(

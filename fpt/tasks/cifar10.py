@@ -10,23 +10,27 @@ without them ``datasets`` downloads ``uoft-cs/cifar10``. Validation is cut from 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError
 
 from fpt.args import DataArguments
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
-from fpt.files.whole import user_path
 from fpt.outputs import Classes
 from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
+from fpt.tasks.sources import Download, Ladder
 from fpt.text.log import Log
 
 HUB_ID = "uoft-cs/cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PARTS = ("train", "test")
 VALID_FRACTION = 0.1
 
 
@@ -47,14 +51,45 @@ def read_parquet(paths: list[Path]) -> pa.Table:
         FPTError: a file is truncated or has other columns.
     """
     try:
-        table = pa.concat_tables([pq.read_table(path, columns=["img", "label"]) for path in paths])
-        images = pa.chunked_array([chunk.field("bytes") for chunk in table["img"].chunks])
-        return pa.table({"image": images, "label": table["label"].cast(pa.int64())})
+        return _pictures(pa.concat_tables([pq.read_table(path, columns=["img", "label"]) for path in paths]))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise FPTError(
             f"{paths[0].parent} holds no readable CIFAR-10 parquet files (columns img, label): {str(error).splitlines()[0]};"
             " download them again"
-        ) from None
+        ) from error
+
+
+def find_parquet(root: Path) -> list[Path]:
+    """The parquet files of both parts; empty when a part has none."""
+    found = [sorted(root.glob(f"**/{part}-*.parquet")) for part in PARTS]
+    return [path for paths in found for path in paths] if all(found) else []
+
+
+def read_parquets(paths: Sequence[Path], origin: str) -> Source:
+    """The pictures of both parts, from the files of `find_parquet`."""
+    parts = {part: [path for path in paths if path.name.startswith(f"{part}-")] for part in PARTS}
+    return _source(Pictures({part: read_parquet(files) for part, files in parts.items()}), f"{origin}, cifar10")
+
+
+def fetch() -> Source:
+    """The pictures of both parts, from the Hub or the cache of `datasets`."""
+    tables = {part: load_dataset(HUB_ID, split=part).with_format("arrow")[:] for part in PARTS}
+    return _source(Pictures({part: _pictures(table) for part, table in tables.items()}), HUB_ID)
+
+
+def _pictures(table: pa.Table) -> pa.Table:
+    """Columns ``image`` and ``label`` of a table in the Hub's layout."""
+    images = pa.chunked_array([chunk.field("bytes") for chunk in table["img"].chunks])
+    return pa.table({"image": images, "label": table["label"].cast(pa.int64())})
+
+
+def _source(rows: Pictures, origin: str) -> Source:
+    digest = hashlib.sha256()
+    for table in rows.values():
+        for image, label in zip(table["image"], table["label"], strict=True):
+            digest.update(image.as_buffer())
+            digest.update(bytes([label.as_py() & 255]))
+    return Source(rows, origin, digest.hexdigest())
 
 
 class Cifar10(ImageTask):
@@ -68,35 +103,11 @@ class Cifar10(ImageTask):
     options = patch_option("cifar10", 4)
 
     def locate(self, args: DataArguments, log: Log) -> Source:
-        """--data_dir, then the Hub's copy through `datasets`."""
-        rows = Pictures()
-        if args.data_dir:
-            root = user_path(args.data_dir) / "cifar10"
-            found = {part: sorted(root.glob(f"**/{part}-*.parquet")) for part in ("train", "test")}
-            log(f"--data_dir {args.data_dir}: {root if all(found.values()) else 'not there'}")
-            if all(found.values()):
-                for part, paths in found.items():
-                    rows[part] = read_parquet(paths)
-        origin = "--data_dir, cifar10"
-        if not rows:
-            log(f"{HUB_ID} with datasets")
-            origin = HUB_ID
-            try:
-                for part in ("train", "test"):
-                    table = load_dataset(HUB_ID, split=part).with_format("arrow")[:]
-                    images = pa.chunked_array([chunk.field("bytes") for chunk in table["img"].chunks])
-                    rows[part] = pa.table({"image": images, "label": table["label"]})
-            except Exception as error:
-                raise FPTError(
-                    f"no data for {self.name}: the Hub can't be reached ({type(error).__name__}); put train-*.parquet and"
-                    f" test-*.parquet of {HUB_ID} into DIR/cifar10/plain_text/ and give --data_dir DIR"
-                ) from None
-        digest = hashlib.sha256()
-        for table in rows.values():
-            for image, label in zip(table["image"], table["label"], strict=True):
-                digest.update(image.as_buffer())
-                digest.update(bytes([label.as_py() & 255]))
-        return Source(rows, origin, digest.hexdigest())
+        """Parquet files in --data_dir, then the Hub's copy through `datasets`, which keeps its own downloads."""
+        put = f"train-*.parquet and test-*.parquet of {HUB_ID} into DIR/cifar10/plain_text/"
+        ladder = Ladder(self.name, find_parquet, read_parquets, put, folder="cifar10")
+        # The errors of a connection that is lost on the way are the HTTP library's own.
+        return ladder.locate(args, log, Download(f"{HUB_ID} with datasets", fetch, (DatasetsError, HTTPError)))
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """The published train and test, a tenth of train as validation."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
+from fpt.files.named import open_named
 from fpt.tasks.base import Task
 from fpt.tasks.pictures import BACKGROUND_HELP as BACKGROUND_HELP
 from fpt.tasks.pictures import BACKGROUNDS, decode
@@ -155,43 +153,17 @@ class ImageTask(Task):
         return encode_each(rows["image"], one, self.dim(args), np.uint8)
 
 
-def _local(name: str) -> str:
-    """The path that a name or a ``file://`` address means."""
-    scheme, is_address, rest = name.partition("://")
-    if not is_address or not scheme.isalpha():
-        return os.path.expanduser(name)
-    if scheme.lower() != "file":
-        raise ValueError(f"a {scheme} address; download the file and give its path")
-    rest = rest.removeprefix("localhost")
-    if not rest.startswith("/"):
-        raise ValueError("a file on another machine; copy it here and give its path")
-    return os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
-
-
 def read_file(name: str) -> bytes:
-    """Read a file.
-
-    Args:
-        name: its path ("~" is the home folder), or its ``file://`` address as `Path.as_uri` writes it.
+    """The bytes of a file, by its path or its ``file://`` address.
 
     Raises:
-        ValueError: it can't be read, and why. Only regular files are opened: a pipe or a device could block.
+        ValueError: it can't be read, and why.
     """
-    try:
-        if not name:
-            raise ValueError("no file name")
-        path = _local(name)
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError("is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
-        with open(path, "rb") as file:
+    with open_named(name) as file:
+        try:
             return file.read()
-    except FileNotFoundError as error:
-        raise ValueError(f"can't be read ({'a broken link' if os.path.islink(path) else 'no such file'})") from error
-    except OSError as error:
-        raise ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})") from error
-    except ValueError as error:
-        raise ValueError(f"can't be read ({error})") from error
+        except OSError as error:
+            raise ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})") from error
 
 
 def encode_each(items: Sequence[Any], one: Callable[[Any], np.ndarray], dim: int, dtype: Any) -> dict[str, list[Any]]:

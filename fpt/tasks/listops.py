@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from datasets import Dataset
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
-from fpt.files.whole import user_path
 from fpt.flags.checks import Range, check_ranges
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source
+from fpt.tasks.sources import Ladder
 from fpt.tasks.text import Text, TextTask
 from fpt.text.log import Log
 
@@ -135,24 +135,8 @@ class ListOps(TextTask):
 
     def locate(self, args: DataArguments, log: Log) -> Source:
         """LRA's files in --data_dir, else the generator."""
-        if args.data_dir:
-            folder = next((p.parent for p in sorted(user_path(args.data_dir).glob(f"**/{FILES['train']}"))), None)
-            log(f"--data_dir {args.data_dir}: {folder or 'not there'}")
-            if folder:
-                tables = {name: read_tsv(folder / file) for name, file in FILES.items()}
-                rows = pd.concat([t.assign(split=name) for name, t in tables.items()], ignore_index=True)
-                sha = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
-                return Source(rows, "--data_dir, LRA basic_*.tsv", sha, users_own=True)
-        options = args.options
-        if args.longest < 16:
-            raise FPTError(f"--max_length {args.max_length} is too short for an expression; give at least 16")
-        recipe = {**options, "max_length": args.max_length}
-        log(f"generated: {json.dumps(recipe)}")
-        return Source(
-            range(options["num_train"] + 2 * options["num_eval"]),
-            "generated ListOps",
-            hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest(),
-        )
+        found = Ladder(self.name, _files, _read, f"{', '.join(FILES.values())} into DIR", users_own=True).look(args, log)
+        return found or _generated(args, log)
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """LRA's own files, or expressions drawn by the seed."""
@@ -182,6 +166,29 @@ class ListOps(TextTask):
         return Examples(splits, output)
 
 
+def _files(root: Path) -> list[Path]:
+    """The files of LRA's release, in the first folder that has its training set."""
+    first = next(iter(sorted(root.glob(f"**/{FILES['train']}"))), None)
+    return [first.parent / name for name in FILES.values()] if first else []
+
+
+def _read(files: Sequence[Path], origin: str) -> Source:
+    tables = [read_tsv(path).assign(split=name) for name, path in zip(FILES, files, strict=True)]
+    rows = pd.concat(tables, ignore_index=True)
+    return Source(rows, f"{origin}, LRA basic_*.tsv", hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest())
+
+
+def _generated(args: DataArguments, log: Log) -> Source:
+    """Numbers of the expressions that `ListOps.split` draws."""
+    if args.longest < 16:
+        raise FPTError(f"--max_length {args.max_length} is too short for an expression; give at least 16")
+    options = args.options
+    recipe = {**options, "max_length": args.max_length}
+    log(f"generated: {json.dumps(recipe)}")
+    sha256 = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return Source(range(options["num_train"] + 2 * options["num_eval"]), "generated ListOps", sha256)
+
+
 def read_tsv(path: Path) -> pd.DataFrame:
     """Read a file of LRA's release (columns Source and Target).
 
@@ -194,7 +201,7 @@ def read_tsv(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
-        raise FPTError(f"{path} can't be read: {error}; expected LRA's columns Source and Target") from None
+        raise FPTError(f"{path} can't be read: {error}; expected LRA's columns Source and Target") from error
     if not {"Source", "Target"} <= set(rows) or not rows["Target"].isin(list("0123456789")).all():
         raise FPTError(f"{path} is no file of LRA's ListOps: expected the columns Source and Target, with targets 0 to 9")
     return pd.DataFrame({"text": [" ".join(_tokens(t)) for t in rows["Source"]], "label": rows["Target"].astype(int)})

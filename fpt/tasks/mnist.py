@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
-from fpt.files.whole import cache_home, user_path
 from fpt.flags.checks import Range, check_ranges
 from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source
 from fpt.tasks.images import ImageTask, patch_option
+from fpt.tasks.sources import Download, Ladder
 from fpt.text.log import Log
 
 SIDE = 28
@@ -45,7 +46,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
-        raise FPTError(f"{path} can't be read: {error}; download it again") from None
+        raise FPTError(f"{path} can't be read: {error}; download it again") from error
     head = 4 + 4 * dimensions
     if len(data) < head or data[:4] != bytes([0, 0, 8, dimensions]):
         raise FPTError(f"{path} is no IDX file of bytes with {dimensions} dimensions; download it again")
@@ -62,28 +63,21 @@ def locate_digits(name: str, args: DataArguments, log: Log) -> Source:
         Rows of (images, labels) for "train" and "t10k".
 
     Raises:
-        FPTError: it is nowhere to be had.
+        FPTError: it is not available, or a file is damaged.
     """
-    downloads = cache_home() / "raw" / "mnist"
-    places = [(f"--data_dir {args.data_dir}", user_path(args.data_dir) / "mnist")] if args.data_dir else []
-    for place, root in [*places, (f"download in {downloads}", downloads)]:
-        found = _raw_files(root)
-        log(f"{place}: {root / 'MNIST' / 'raw' if found else 'not there'}")
-        if found:
-            return _read(found, place.split()[0])
-    log("download with torchvision")
-    need("torchvision", f"the download of dataset {name!r}, which is in none of these folders,")
-    try:
+    names = f"{', '.join(FILES['train'])} and {', '.join(FILES['t10k'])}"
+    put = f"{names} (.gz or not) into DIR/mnist/MNIST/raw/"
+    ladder = Ladder(name, _files, _read, put, folder="mnist", downloads="mnist")
+
+    def fetch() -> Source:
+        need("torchvision", f"the download of dataset {name!r}, which is in none of these folders,")
         from torchvision.datasets import MNIST
 
-        MNIST(str(downloads), download=True)
-        found = _raw_files(downloads)
-    except Exception as error:
-        raise FPTError(
-            f"no data for {name}: the download failed ({type(error).__name__}); put {', '.join(FILES['train'])} and"
-            f" {', '.join(FILES['t10k'])} (.gz or not) into DIR/mnist/MNIST/raw/ and give --data_dir DIR"
-        ) from None
-    return _read(found, "torchvision")
+        MNIST(str(ladder.download_folder), download=True)
+        return ladder.downloaded("torchvision")
+
+    # torchvision raises RuntimeError for mirrors that do not answer and files with another checksum.
+    return ladder.locate(args, log, Download("download with torchvision", fetch, (RuntimeError,)))
 
 
 class Digits(dict):
@@ -93,17 +87,17 @@ class Digits(dict):
         return sum(len(labels) for _, labels in self.values())
 
 
-def _raw_files(root: Path) -> dict[str, tuple[Path, ...]]:
+def _files(root: Path) -> list[Path]:
+    """Images and labels of train, then of t10k."""
     raw = root / "MNIST" / "raw"
-    found = {
-        part: tuple(p for name in names for p in (raw / f"{name}.gz", raw / name) if p.is_file()) for part, names in FILES.items()
-    }
-    return {part: (paths[0], paths[-1]) for part, paths in found.items()} if all(len(p) >= 2 for p in found.values()) else {}
+    names = [name for pair in FILES.values() for name in pair]
+    found = [next((path for path in (raw / f"{name}.gz", raw / name) if path.is_file()), None) for name in names]
+    return [path for path in found if path is not None] if all(found) else []
 
 
-def _read(found: dict[str, tuple[Path, ...]], origin: str) -> Source:
+def _read(files: Sequence[Path], origin: str) -> Source:
     rows, digest = Digits(), hashlib.sha256()
-    for part, (images, labels) in found.items():
+    for part, images, labels in zip(FILES, files[::2], files[1::2], strict=True):
         rows[part] = (read_idx(images, 3), read_idx(labels, 1))
         if len(rows[part][0]) != len(rows[part][1]) or rows[part][0].shape[1:] != (SIDE, SIDE):
             raise FPTError(f"{images} and {labels.name} do not belong together; download them again")

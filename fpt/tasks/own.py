@@ -29,9 +29,9 @@ from fpt.data.sorting import SHA, Raw, Sorter, missing_values
 from fpt.data.splits import AUTO, GIVEN, NAMES, Parts
 from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
+from fpt.metrics import constant
 from fpt.optional import missing_of
 from fpt.outputs import Classes, MultiLabel, Output, Value
-from fpt.results import constant
 from fpt.tasks.audio import sound_suffixes
 from fpt.tasks.base import Examples, Source, Task
 from fpt.tasks.images import picture_suffixes

@@ -19,8 +19,9 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,11 +31,12 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
-from fpt.files.whole import cache_home, new_folder, user_path
+from fpt.files.whole import new_folder
 from fpt.flags.checks import check_known
 from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source, rejected_rows
+from fpt.tasks.sources import Download, Ladder
 from fpt.tasks.text import SHOWN, Letters, TextTask, read_each
 from fpt.text.log import Log
 
@@ -85,8 +87,8 @@ def read_plain(data: bytes) -> Any:
     """
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
-    except Exception as error:
-        raise ValueError(f"no readable entry ({type(error).__name__})") from None
+    except Exception as error:  # damaged opcodes make the unpickler raise nearly anything
+        raise ValueError(f"no readable entry ({type(error).__name__})") from error
 
 
 def read_json(path: Path) -> Iterator[Any]:
@@ -98,7 +100,7 @@ def read_json(path: Path) -> Iterator[Any]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise FPTError(f"{path} can't be read: {error}; download it again") from None
+        raise FPTError(f"{path} can't be read: {error}; download it again") from error
     if not isinstance(entries, list):
         raise FPTError(f"{path} is no list of proteins; download it again")
     yield from entries
@@ -138,13 +140,13 @@ def read_lmdb(path: Path) -> Iterator[Any]:
                     except ValueError:
                         yield None
             except ValueError as error:
-                raise FPTError(f"{path} is no LMDB of TAPE: {error}; download it again") from None
+                raise FPTError(f"{path} is no LMDB of TAPE: {error}; download it again") from error
             except EOFError as error:
                 ended = child.wait()
                 said.seek(0)
                 reason = (said.read().decode(errors="replace").strip().splitlines() or [""])[-1] if ended > 0 else ""
                 reason = reason or ("its pages are damaged" if ended else str(error))
-                raise FPTError(f"{path} is no LMDB of TAPE: {reason}; download it again") from None
+                raise FPTError(f"{path} is no LMDB of TAPE: {reason}; download it again") from error
             finally:
                 child.kill()
 
@@ -177,29 +179,15 @@ class RemoteHomology(TextTask):
 
     def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, the download from TAPE."""
-        names = {
-            "train": "remote_homology_train",
-            "valid": "remote_homology_valid",
-            "test": f"remote_homology_test_{args.options['holdout']}_holdout",
-        }
-        downloads = cache_home() / "raw" / "tape"
-        places = [(f"--data_dir {args.data_dir}", user_path(args.data_dir))] if args.data_dir else []
-        for place, root in [*places, (f"download in {downloads}", downloads)]:
-            found = _files(root, names)
-            log(f"{place}: {found['train'].parent if found else 'not there'}")
-            if found:
-                return _read(found, place.split()[0])
-        log(f"download {URL}")
-        try:
-            _download(downloads)
-        except Exception as error:
-            raise FPTError(
-                f"no data for {self.name}: the download failed ({type(error).__name__}); put {', '.join(names.values())}"
-                " (.json or .lmdb) into DIR and give --data_dir DIR"
-            ) from None
-        if not (found := _files(downloads, names)):
-            raise FPTError(f"unknown --holdout {args.options['holdout']!r}: TAPE's archive has no file of it")
-        return _read(found, "TAPE")
+        names = ["remote_homology_train", "remote_homology_valid", f"remote_homology_test_{args.options['holdout']}_holdout"]
+        put = f"{', '.join(names)} (.json or .lmdb) into DIR"
+        ladder = Ladder(self.name, partial(_files, names=names), _read, put, downloads="tape")
+
+        def fetch() -> Source:
+            _download(ladder.download_folder)
+            return ladder.downloaded("TAPE")
+
+        return ladder.locate(args, log, Download(f"download {URL}", fetch))
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """TAPE's own splits; proteins that can't be read are set aside."""
@@ -230,24 +218,24 @@ class RemoteHomology(TextTask):
         )
 
 
-def _files(root: Path, names: dict[str, str]) -> dict[str, Path]:
-    """The files of each split under `root`, all of one kind; empty when one is missing."""
+def _files(root: Path, names: Sequence[str]) -> list[Path]:
+    """The files of train, valid and test under `root`, all of one kind; empty when one is missing."""
     for suffix in READERS:
-        found = {split: next(iter(sorted(root.glob(f"**/{name}{suffix}"))), None) for split, name in names.items()}
-        if all(found.values()):
-            return {split: path for split, path in found.items() if path}
-    return {}
+        found = [next(iter(sorted(root.glob(f"**/{name}{suffix}"))), None) for name in names]
+        if all(found):
+            return [path for path in found if path]
+    return []
 
 
-def _read(found: dict[str, Path], origin: str) -> Source:
+def _read(files: Sequence[Path], origin: str) -> Source:
     rows = []
-    for split, path in found.items():
+    for split, path in zip(SPLITS, files, strict=True):
         for number, entry in enumerate(READERS[path.suffix](path)):
             entry = entry if isinstance(entry, dict) else {}
             rows.append((f"{split}-{number}", entry.get("primary"), entry.get("fold_label"), split))
     table = pd.DataFrame(rows, columns=["id", "text", "label", "split"], dtype=object)
     digest = hashlib.sha256("".join(f"{i}\t{text}\t{label}\n" for i, text, label, _ in rows).encode()).hexdigest()
-    return Source(table, f"{origin}, {found['train'].name}", digest)
+    return Source(table, f"{origin}, {files[0].name}", digest)
 
 
 def _download(folder: Path) -> None:

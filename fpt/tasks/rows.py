@@ -121,8 +121,8 @@ class NumberRows(OwnTask):
         words = text.strip("[] ").replace(",", " ").replace(";", " ").split()
         try:
             numbers = np.array([float(word) for word in words], dtype=np.float32)
-        except ValueError:
-            raise ValueError("not all are numbers") from None
+        except ValueError as error:
+            raise ValueError("not all are numbers") from error
         if not len(numbers) or not np.isfinite(numbers).all():
             raise ValueError("no numbers, or one that is not finite")
         return {"numbers": numbers}

@@ -16,7 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments
 from fpt.data.tokenizers import PIECES, encode_texts
 from fpt.errors import FPTError
+from fpt.inputs import Input
 from fpt.optional import need
+from fpt.side_tokens import SideTokens
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -46,6 +48,19 @@ def check_sides(args: DataArguments, task: str) -> None:
     for flag, tokenizer in CUT_BY.items():
         if getattr(args, flag) is not None and args.tokenizer != tokenizer:
             raise FPTError(f"--{flag} needs --tokenizer {tokenizer}; {task} is cut by --tokenizer {args.tokenizer}")
+
+
+def check_agree(inputs: Input, args: DataArguments, task: str) -> None:
+    """Refuse inputs that embed other sides than the arguments make.
+
+    Raises:
+        FPTError: they contradict each other.
+    """
+    asked = (count_sides(args), args.side_buckets) if count_sides(args) else None
+    found = (inputs.sides, inputs.buckets) if isinstance(inputs, SideTokens) else None
+    if found != asked:
+        raise FPTError("input and data.arguments contradict each other about what a token carries besides its id")
+    check_sides(args, task)
 
 
 def is_atom(piece: str) -> bool:

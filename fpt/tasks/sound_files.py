@@ -10,7 +10,6 @@ import functools
 import io
 import math
 import os
-import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import torch
 
+from fpt.files.named import open_named
 from fpt.optional import missing, need
 from fpt.tasks.sound_headers import EditedFile, SoundHeader, read_header
 
@@ -85,31 +84,6 @@ def sound_suffixes() -> frozenset[str]:
     return frozenset(suffix for name in soundfile.available_formats() for suffix in SUFFIXES.get(name, "").split())
 
 
-def open_sound(name: str | Path) -> BinaryIO:
-    """Open a sound file by its path or its file:// address; unbuffered.
-
-    Raises:
-        ValueError: it is not there, not a file, or not readable.
-    """
-    text = os.fspath(name)
-    try:
-        if not text:
-            raise ValueError("no file name")
-        if text.startswith("file://"):
-            text = os.fsdecode(unquote_to_bytes(os.fsencode(text[7:].removeprefix("localhost"))))
-        elif "://" in text:
-            raise ValueError("an address; download the file and give its path")
-        path = Path(text).expanduser()
-        # Opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError("is a folder" if path.is_dir() else "is not a regular file")
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})") from error
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"can't be read ({error})") from error
-
-
 def read_clip(sound: bytes | str | Path, seconds: float | None = None) -> Clip:
     """Decode a sound file, or its first `seconds`.
 
@@ -121,11 +95,11 @@ def read_clip(sound: bytes | str | Path, seconds: float | None = None) -> Clip:
             or its samples are not finite or not on a scale of [-1, 1].
     """
     try:
-        with io.BytesIO(sound) if isinstance(sound, bytes) else open_sound(sound) as raw:
+        with io.BytesIO(sound) if isinstance(sound, bytes) else open_named(os.fspath(sound), buffering=0) as raw:
             return _read(raw, seconds)
     except (RuntimeError, TypeError, MemoryError, OSError) as error:
         reason = str(getattr(error, "error_string", "") or error or type(error).__name__)
-        raise ValueError(f"no readable sound file ({reason.splitlines()[0][:80].rstrip('. ')})") from None
+        raise ValueError(f"no readable sound file ({reason.splitlines()[0][:80].rstrip('. ')})") from error
 
 
 def read_wave(sound: bytes | str | Path) -> np.ndarray:

@@ -10,18 +10,21 @@ Raw files are torchaudio's: ``DIR/speech_commands/SpeechCommands/speech_commands
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.errors import FPTError
-from fpt.files.whole import cache_home, sha256_file, user_path
+from fpt.files.whole import sha256_file
 from fpt.optional import need
 from fpt.outputs import Classes
 from fpt.tasks.audio import AudioTask
 from fpt.tasks.base import TASKS, Examples, Source
+from fpt.tasks.sources import Download, Ladder
 from fpt.text.log import Log
 
 FOLDER = Path("SpeechCommands") / "speech_commands_v0.02"
@@ -45,29 +48,20 @@ class SpeechCommands(AudioTask):
 
     def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, the download with torchaudio."""
-        downloads = cache_home() / "raw" / "speech_commands"
-        places = []
-        if args.data_dir:
-            places = [(f"--data_dir {args.data_dir}", user_path(args.data_dir) / "speech_commands" / FOLDER)]
-        for place, root in [*places, (f"download in {downloads}", downloads / FOLDER)]:
-            # torchaudio leaves the archive's own lists at the root: with them the folder is whole.
-            found = all((root / name).is_file() for name in LISTS.values())
-            log(f"{place}: {root if found else 'not there'}")
-            if found:
-                return _read(root, place.split()[0], log)
-        log("download with torchaudio")
-        need("torchaudio", f"the download of dataset {self.name!r}")
-        try:
+        put = f"the unpacked archive into DIR/speech_commands/{FOLDER}/"
+        read = partial(_read, log=log)
+        ladder = Ladder(self.name, _lists, read, put, folder="speech_commands", downloads="speech_commands")
+
+        def fetch() -> Source:
+            need("torchaudio", f"the download of dataset {self.name!r}")
             from torchaudio.datasets import SPEECHCOMMANDS
 
-            downloads.mkdir(parents=True, exist_ok=True)
-            SPEECHCOMMANDS(str(downloads), download=True)
-        except Exception as error:
-            raise FPTError(
-                f"no data for {self.name}: the download failed ({type(error).__name__}); put the unpacked archive into"
-                f" DIR/speech_commands/{FOLDER}/ and give --data_dir DIR"
-            ) from None
-        return _read(downloads / FOLDER, "torchaudio", log)
+            ladder.download_folder.mkdir(parents=True, exist_ok=True)
+            SPEECHCOMMANDS(str(ladder.download_folder), download=True)
+            return ladder.downloaded("torchaudio")
+
+        # torchaudio raises RuntimeError for an archive with another checksum.
+        return ladder.locate(args, log, Download("download with torchaudio", fetch, (RuntimeError,)))
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """The official lists: clips of one speaker are in one split."""
@@ -92,7 +86,14 @@ class SpeechCommands(AudioTask):
         return Examples(splits, Classes(tuple(words)), seeded=False)
 
 
-def _read(root: Path, origin: str, log: Log) -> Source:
+def _lists(root: Path) -> list[Path]:
+    """The archive's own lists; torchaudio leaves them at the root of the clips, and with them the folder is whole."""
+    found = [root / FOLDER / name for name in LISTS.values()]
+    return found if all(path.is_file() for path in found) else []
+
+
+def _read(lists: Sequence[Path], origin: str, log: Log) -> Source:
+    root = lists[0].parent
     clips = Clips(sorted(f"{p.parent.name}/{p.name}" for p in root.glob("*/*.wav") if p.parent.name != NOISE))
     clips.root = root
     if not clips:

@@ -114,6 +114,11 @@ class HubReader(Reader):
         folder = user_path(self.where)
         return f"{self.kind}:{folder.resolve().name if folder.exists() else self.where}"
 
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        # Splits by configuration that were opened for their features and are not read yet.
+        self._opened: dict[str | None, Any] = {}
+
     def _load(self, config: str | None) -> Any:
         """The splits by name."""
         from datasets import Dataset, IterableDatasetDict, load_dataset, load_from_disk
@@ -145,7 +150,8 @@ class HubReader(Reader):
     def input_type(self, options: dict[str, Any]) -> str:
         """As given, or as the features of the dataset say."""
         if options["input_type"] is None:
-            parts = self._load(options["hub_config"])
+            config = options["hub_config"]
+            parts = self._opened[config] = self._opened.get(config) or self._load(config)
             kinds = _kinds(next(iter(parts.values())).features)
             named = options["input_column"]
             files = {kind for name, kind in kinds.items() if kind in PATCH_SIZES and named in (None, name)}
@@ -158,12 +164,15 @@ class HubReader(Reader):
         log(f"{self.where} with datasets")
         records: list[dict[str, Any]] = []
         kinds: dict[str, str] = {}
-        for name, part in self._load(args.options["hub_config"]).items():
+        config = args.options["hub_config"]
+        # Not kept any longer: the task goes to other processes.
+        parts = self._opened.pop(config, None) or self._load(config)
+        for name, part in parts.items():
             kinds |= _kinds(part.features)
             for record in _plain(part):
                 records.append({**record, SPLIT: str(name)})
-        table = Table(frame_of(records), {"kind": "hub", "config": args.options["hub_config"]}, kinds=kinds)
-        if left := self._not_loaded(args.options["hub_config"]):
+        table = Table(frame_of(records), {"kind": "hub", "config": config}, kinds=kinds)
+        if left := self._not_loaded(config):
             table.odd[f"files of the folder that datasets does not load ({', '.join(left[:3])})"] = len(left)
         return table
 

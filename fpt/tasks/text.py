@@ -177,8 +177,8 @@ class Smiles(Parsed):
                 atom.SetAtomMapNum(0)
         try:
             return chemistry().MolToSmiles(molecule)
-        except (ValueError, RuntimeError):
-            raise ValueError("rdkit can't write this molecule as canonical SMILES") from None
+        except (ValueError, RuntimeError) as error:
+            raise ValueError("rdkit can't write this molecule as canonical SMILES") from error
 
     def variants(self, text: str, count: int, seed: int) -> list[str]:
         """Return `count` SMILES of the same molecule, each walked in a random atom order."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,14 +105,15 @@ _STARTS = re.compile(r"(#|>|=|\+(?!\d)|-(?!\d)|:(?=-))|(\d{1,9})([.)])(?=\s|$)")
 
 def markdown(text: object) -> str:
     """Return `text` as inline Markdown on one line that shows it as it is: in a paragraph, a heading, a list or a table cell."""
-    escaped = _marked(text)
+    escaped = markdown_cell(text)
     if start := _STARTS.match(escaped):
         escaped = f"{start[2] or ''}\\{start[1] or start[3]}{escaped[start.end() :]}"
     # Readers drop number signs at the end of a heading.
     return f"{escaped[:-1]}\\#" if re.search(r"\s#+$", escaped) else escaped
 
 
-def _marked(text: object) -> str:
+def markdown_cell(text: object) -> str:
+    """Return `text` as inline Markdown on one line that shows it as it is within a line: in a table cell."""
     return _MARKS.sub(lambda found: f"\\{found[0]}", _one_paragraph(text))
 
 
@@ -132,12 +132,6 @@ def markdown_block(text: object) -> str:
     """Return `text` as a fenced block, its lines as they are, its fence longer than any that is inside."""
     fence = "`" * max(3, _longest_run(str(text)) + 1)
     return f"{fence}\n{visible(text)}\n{fence}"
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table of plain texts."""
-    first, *rest = [f"| {' | '.join(map(_marked, row))} |" for row in (head, *rows)]
-    return [first, f"|{'---|' * len(head)}", *rest]
 
 
 def _longest_run(text: str) -> int:

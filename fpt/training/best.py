@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
+from fpt.backbones.base import BackboneSpec
 from fpt.checkpoint import WEIGHTS, load_trainable, read_config
 from fpt.errors import FPTError
 from fpt.parallel import changing
@@ -25,7 +25,7 @@ class Best:
 
     step: int
     metrics: dict[str, float | None]
-    core: dict[str, Any]
+    core: BackboneSpec
     seed: int
     data_sha256: str
 
@@ -37,7 +37,7 @@ def read(output: Path) -> Best:
         FPTError: it is missing or damaged.
     """
     config = read_config(output / FOLDER)
-    return Best(config.step, config.valid_metrics, config.core.to_dict(), config.training.seed, config.data.data_sha256)
+    return Best(config.step, config.valid_metrics, config.core, config.training.seed, config.data.data_sha256)
 
 
 def step_of(output: Path) -> int | None:
@@ -48,7 +48,7 @@ def step_of(output: Path) -> int | None:
         return None
 
 
-def check(job: Job, progress: Progress, backbone: dict[str, Any]) -> None:
+def check(job: Job, progress: Progress, backbone: BackboneSpec) -> None:
     """Refuse to go on without the best checkpoint so far: at the end it would be missing.
 
     A checkpoint may be newer than the state: it is written first, and a run may have been stopped in between.
@@ -70,9 +70,9 @@ def check(job: Job, progress: Progress, backbone: dict[str, Any]) -> None:
     if found.step < progress.best_step:
         wanted = f"the best one was of step {progress.best_step}"
         raise FPTError(f"--resume: the checkpoint is of step {found.step}, {wanted}{end}")
-    if any(found.core.get(name) != backbone.get(name) for name in WEIGHTS_OF):
-        raise FPTError(f"--resume: the checkpoint is on backbone {found.core.get('name')}, the state on {backbone['name']}{end}")
-    if found.seed != job.args.seed or found.data_sha256 != job.prepared.manifest["data_sha256"]:
+    if any(getattr(found.core, name) != getattr(backbone, name) for name in WEIGHTS_OF):
+        raise FPTError(f"--resume: the checkpoint is on backbone {found.core.name}, the state on {backbone.name}{end}")
+    if found.seed != job.args.seed or found.data_sha256 != job.prepared.manifest.data_sha256:
         raise FPTError(f"--resume: the checkpoint is of another run: of seed {found.seed}, or on other data{end}")
 
 

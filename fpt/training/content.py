@@ -34,7 +34,7 @@ def data_key(prepared: Prepared) -> dict[str, Any]:
 
     The libraries are only there to name a cause: a release that prepares the same samples is no obstacle.
     """
-    libraries = prepared.manifest["request"].get("libraries", {})
+    libraries = prepared.manifest.request.libraries or {}
     return {**run_dir.data_key(prepared), "content": content_hash(prepared), "libraries": libraries}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ class Tracker:
         output: folder that gets ``logs/``.
     """
 
-    def __init__(self, accelerator: Accelerator, args: TrainArguments, arguments: dict[str, Any], output: Path) -> None:
+    def __init__(self, accelerator: Accelerator, args: TrainArguments, arguments: Mapping[str, Any], output: Path) -> None:
         self.accelerator, self.name, self.on = accelerator, args.report_to, args.report_to != "none"
         if not self.on:
             return
@@ -172,7 +172,7 @@ class Tracker:
             return
         try:
             self.accelerator.log({short_text(name): value for name, value in values.items()}, step=step)
-        except Exception as error:
+        except Exception as error:  # as above
             self._lost(error)
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class Tracker:
         try:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-        except Exception as error:
+        except Exception as error:  # as above
             self._lost(error)
         self.accelerator.trackers = []
         self.accelerator.end_training()

@@ -14,7 +14,10 @@ from pydantic.dataclasses import dataclass as checked
 from typing_extensions import TypedDict
 
 from fpt.args import ModelArguments, TrainArguments
+from fpt.backbones.base import BackboneSpec
 from fpt.data.prepared import Prepared
+from fpt.models.base import Model
+from fpt.results import Arguments
 
 # What is read from a file has exactly these fields, of exactly these types.
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -45,8 +48,29 @@ class Progress:
     history: list[Evaluated] = field(default_factory=list)
 
 
+@dataclass
+class SavedBackbone:
+    """The backbone of a state. Of a random or a trained one the hash is known; without the key, nobody knows which it was."""
+
+    name: str
+    sha256: str | None
+    revision: str | None = None
+    seed: int | None = None
+    num_layers: int | None = None
+    dtype: str = "fp32"
+    hub_id: str | None = None
+
+    def spec(self) -> BackboneSpec:
+        """As a backbone is described elsewhere."""
+        return BackboneSpec(**vars(self))
+
+
 class StateInfo(BaseModel):
-    """What ``state.json`` contains. The last three are in every state from format 2 on."""
+    """What ``state.json`` contains. The last three are in every state from format 2 on.
+
+    Attributes:
+        schedule: PyTorch's own description of its schedule, whose keys are those of its version.
+    """
 
     model_config = STRICT
 
@@ -54,10 +78,10 @@ class StateInfo(BaseModel):
     sha256: str
     progress: Progress
     schedule: dict[str, Any]
-    core: dict[str, Any]
+    core: SavedBackbone
     processes: PositiveInt
     data_key: dict[str, Any] | None = None
-    arguments: dict[str, Any] | None = None
+    arguments: Arguments | None = None
     mixed_precision: str | None = None
 
 
@@ -88,11 +112,11 @@ class Job:
         state: to go on from, None for a run that starts at step 0.
     """
 
-    kind: Any
+    kind: Model
     prepared: Prepared
     model_args: ModelArguments
     args: TrainArguments
-    arguments: dict[str, Any]
+    arguments: Arguments
     accelerator: Accelerator
     output: Path
     started: float

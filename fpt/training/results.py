@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from fpt.args import as_dict
+from fpt.args import changed
 from fpt.backbones.base import DTYPES
-from fpt.checkpoint import add_test_metrics, save_checkpoint
+from fpt.checkpoint import Scored, add_test_metrics, save_checkpoint
+from fpt.checkpoint.config import LOCAL, DataRecord, Manifest, ModelRecord, TrainingRecord
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.evaluation.predict import prediction_table
@@ -20,20 +22,29 @@ from fpt.files.tables import write_csv
 from fpt.flags.command import command_of
 from fpt.flops import matmul_peak, step_flops
 from fpt.launching.launched import compiled_by
+from fpt.metrics import Scores
 from fpt.models.base import Made
+from fpt.models.tuning import Tuning
 from fpt.parallel import precision, strategy, whole
-from fpt.results import write_results
+from fpt.results import (
+    BackboneResult,
+    DataValues,
+    DeviceResult,
+    Evaluation,
+    RunFacts,
+    RunResults,
+    SplitResult,
+    TuningResult,
+    write_results,
+)
 from fpt.training import best, validation
 from fpt.training.monitor import defined
 from fpt.training.records import Job
 from fpt.training.run_dir import PREDICTIONS
 from fpt.training.running import Run
 
-# Arguments that a checkpoint tells.
-TOLD = ("seed", "max_steps", "global_batch_size", "learning_rate", "lr_scheduler", "license")
 
-
-def finish(run: Run, test: bool = True) -> dict[str, Any]:
+def finish(run: Run, test: bool = True) -> RunResults:
     """Put the best model back, score it on test, and write everything down.
 
     Args:
@@ -51,38 +62,13 @@ def finish(run: Run, test: bool = True) -> dict[str, Any]:
     if test:
         metrics["test"] = validation.metrics(run, predictions, labels)
         scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
-    results = {
-        **about(run.job, metrics),
-        "best_step": progress.best_step,
-        "steps": progress.step,
-        "stopped_early": progress.step < args.max_steps,
-        "core": run.made.core,
-        **run.made.results,
-        "trainable_parameters": run.config["trainable_parameters"],
-        "total_parameters": run.config["total_parameters"],
-        "wall_seconds": round(progress.wall_seconds + time.perf_counter() - run.job.started, 2),
-        "train_seconds": round(progress.train_seconds, 2),
-        "tokens_per_second": round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
-        "evaluation_tokens_per_second": scored_per_second,
-        "runs_side_by_side": run.count,
-        **_flops(run),
-        "padding": run.padding,
-        "device": {
-            "type": accelerator.device.type,
-            "strategy": strategy(accelerator),
-            "threads": torch.get_num_threads(),
-            "compiled": compiled_by(accelerator),
-        },
-        "mixed_precision": precision(accelerator),
-        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
-        "history": progress.history,
-    }
+    results = results_of(run, metrics, scored_per_second)
     tensors = whole(accelerator, dict(run.network.named_parameters())) if args.save_full else {}
     if accelerator.is_main_process:
         try:
             if args.save_full:
-                described = {**run.config, "step": progress.best_step, "valid_metrics": metrics["valid"]}
-                save_checkpoint(output / "full", tensors, described, prepared.tokenizer, full_of=run.network)
+                scored = Scored(progress.best_step, metrics["valid"])
+                save_checkpoint(output / "full", tensors, run.config, scored, prepared.tokenizer, full_of=run.network)
             if test:
                 add_test_metrics(output / best.FOLDER, metrics["test"])
                 write(output, prepared, results, predictions, labels)
@@ -91,6 +77,40 @@ def finish(run: Run, test: bool = True) -> dict[str, Any]:
     if run.tracker and test:
         run.track(defined(metrics["test"], "test/"))
     return results
+
+
+def results_of(run: Run, metrics: dict[str, Scores], scored_per_second: float | None) -> RunResults:
+    """Return the record of a run that has taken its last step.
+
+    Args:
+        scored_per_second: tokens, on the test split.
+    """
+    progress, accelerator, made = run.progress, run.accelerator, run.made
+    flops, device = _flops(run), accelerator.device.type
+    return RunResults(
+        **vars(about(run.job, metrics)),
+        best_step=progress.best_step,
+        steps=progress.step,
+        stopped_early=progress.step < run.args.max_steps,
+        core=BackboneResult(**made.core.to_dict()),
+        tuning=TuningResult(**made.tuning.to_dict()) if made.tuning else None,
+        input_start=made.input_start,
+        trainable_parameters=run.config.trainable_parameters,
+        total_parameters=run.config.total_parameters,
+        wall_seconds=round(progress.wall_seconds + time.perf_counter() - run.job.started, 2),
+        train_seconds=round(progress.train_seconds, 2),
+        tokens_per_second=round(progress.tokens / max(progress.train_seconds, 1e-9), 1),
+        evaluation_tokens_per_second=scored_per_second,
+        runs_side_by_side=run.count,
+        flops_per_token=flops.per_token,
+        mfu=flops.mfu,
+        mfu_left_out=flops.mfu_left_out,
+        padding=run.padding,
+        device=DeviceResult(device, strategy(accelerator), torch.get_num_threads(), compiled_by(accelerator)),
+        mixed_precision=precision(accelerator),
+        gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
+        history=[Evaluation(**one) for one in progress.history],
+    )
 
 
 def measure_peak(run: Run) -> float:
@@ -105,81 +125,99 @@ def _mean_length(run: Run) -> int:
     return round(float(np.mean(run.samples.lengths)))
 
 
-def _flops(run: Run) -> dict[str, Any]:
-    """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU)."""
+@dataclass(frozen=True)
+class Flops:
+    """Model FLOPs of a real token, and the share of the device's matmul peak that training reached (MFU).
+
+    Attributes:
+        mfu_left_out: why there is no share.
+    """
+
+    per_token: float | None = None
+    mfu: float | None = None
+    mfu_left_out: str | None = None
+
+
+def _flops(run: Run) -> Flops:
     progress, mean_length = run.progress, _mean_length(run)
     try:
         per_token = sum(step_flops(run.shell, run.prepared.input, 1, mean_length)) / mean_length
     except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that can't run without numbers
-        return {"flops_per_token": None, "mfu": None}
+        return Flops()
     reached = per_token * progress.tokens * run.count / max(progress.train_seconds, 1e-9)
     # Whatever else the machine did at the start, at the end, or both made the products slower than they can be.
     peak = max(run.peak_at_start, measure_peak(run)) * run.accelerator.num_processes
-    return {"flops_per_token": per_token, **mfu(reached, peak)}
+    return mfu(per_token, reached, peak)
 
 
-def mfu(reached: float, peak: float) -> dict[str, Any]:
+def mfu(per_token: float, reached: float, peak: float) -> Flops:
     """The share of the matmul peak that training reached; a share above 1 is impossible, so it is left out with the reason.
 
     Args:
+        per_token: operations.
         reached, peak: operations per second.
     """
     if reached <= peak:
-        return {"mfu": round(reached / peak, 4)}
-    return {"mfu": None, "mfu_left_out": "training was faster than the matmul peak that was measured on a busy machine"}
+        return Flops(per_token, round(reached / peak, 4))
+    return Flops(per_token, None, "training was faster than the matmul peak that was measured on a busy machine")
 
 
-def checkpoint_config(job: Job, made: Made) -> dict[str, Any]:
-    """What a checkpoint of a run says of it, besides its step and scores."""
-    prepared, arguments = job.prepared, job.arguments
+def model_record(job: Job, made: Made) -> ModelRecord:
+    """Return what all checkpoints of a run have in common."""
+    prepared, arguments, args = job.prepared, job.arguments, job.args
     trainable, total = made.network.count()
+    task = prepared.task.name
     # A checkpoint is published: no folder of this machine goes into it.
-    portable = {k: v for k, v in as_dict(prepared.args).items() if k not in ("data_dir", "cache_dir", "num_proc", "split_seed")}
-    portable["dataset"] = prepared.task.name
-    return {
-        "task": prepared.task.name,
-        "model": job.kind.name,
-        "input": prepared.input.to_dict(),
-        "output": prepared.output.to_dict(),
-        "core": made.core,
-        **made.config,
-        "tokenizer": prepared.args.tokenizer,
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "mixed_precision": precision(job.accelerator),
-        "eval_batch_size": job.args.eval_batch_size,
-        "data": {
-            "source": prepared.task.source,
-            "licence": prepared.task.licence,
-            "arguments": portable,
-            **prepared.manifest,
-        },
-        "training": {k: arguments[k] for k in TOLD if arguments[k] is not None},
-        "command": command_of({**arguments, "dataset": prepared.task.name}),
-    }
+    portable = changed(prepared.args, dataset=task, **dict.fromkeys(LOCAL))
+    return ModelRecord(
+        task=task,
+        model=job.kind.name,
+        input=prepared.input,
+        output=prepared.output,
+        core=made.core,
+        tuning=made.tuning or Tuning(),
+        network=made.baseline,
+        tokenizer=prepared.args.tokenizer,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        mixed_precision=precision(job.accelerator),
+        eval_batch_size=args.eval_batch_size,
+        data=DataRecord(
+            source=prepared.task.source,
+            licence=prepared.task.licence,
+            arguments=portable,
+            manifest=cast(Manifest, prepared.manifest.to_dict()),
+        ),
+        training=TrainingRecord(
+            seed=args.seed,
+            max_steps=args.max_steps,
+            global_batch_size=arguments["global_batch_size"],
+            learning_rate=args.learning_rate,
+            lr_scheduler=args.lr_scheduler,
+            license=args.license,
+        ),
+        command=command_of({**arguments, "dataset": task}),
+    )
 
 
-def about(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What every result says first."""
+def about(job: Job, metrics: dict[str, Scores]) -> RunFacts:
+    """Return the part of the results that networks and estimators have in common."""
     prepared = job.prepared
-    return {
-        "task": prepared.task.name,
-        "model": job.kind.name,
-        "metrics": metrics,
-        "primary_metric": prepared.primary_metric,
-        "seed": job.args.seed,
-        "split": {
-            "method": prepared.split_method,
-            "seed": prepared.manifest["request"]["split_seed"],
-            "rows": prepared.manifest["rows"],
-        },
-        "data": prepared.manifest,
-        "versions": {"torch": torch.__version__},
-        "arguments": job.arguments,
-    }
+    split = SplitResult(prepared.split_method, cast(int, prepared.manifest.request.split_seed), prepared.manifest.rows)
+    return RunFacts(
+        task=prepared.task.name,
+        model=job.kind.name,
+        metrics=metrics,
+        primary_metric=prepared.primary_metric,
+        seed=job.args.seed,
+        split=split,
+        data=cast(DataValues, prepared.manifest.to_dict()),
+        versions={"torch": torch.__version__},
+        arguments=job.arguments,
+    )
 
 
-def write(output: Path, prepared: Prepared, results: dict[str, Any], predictions: np.ndarray, labels: np.ndarray) -> None:
+def write(output: Path, prepared: Prepared, results: RunResults, predictions: np.ndarray, labels: np.ndarray) -> None:
     """Predictions of the test split, then the results: where these are, all is there."""
     write_csv(prediction_table(prepared, "test", predictions, labels), output / PREDICTIONS)
     write_results(output, results)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from pydantic import ValidationError
 
 from fpt.args import flat
+from fpt.backbones.base import BackboneSpec
 from fpt.checkpoint import load_trainable
 from fpt.errors import FPTError
 from fpt.models.base import Made
@@ -46,7 +47,7 @@ def save_state(run: Run) -> None:
         info = {
             "progress": asdict(run.progress),
             "schedule": {k: v for k, v in run.schedule.state_dict().items() if k != "lr_lambdas"},
-            "core": run.config["core"],
+            "core": run.config.core.to_dict(),
             "processes": accelerator.num_processes,
             "data_key": run.job.data_key,
             "arguments": run.job.arguments,
@@ -81,7 +82,7 @@ def find_state(job: Job, log: Log) -> State | None:
     for problem in problems:
         log(f"resume: {problem}; the state before it, {found.folder.name}, is used")
     _check_same_run(job, found)
-    best.check(job, found.info.progress, found.info.core)
+    best.check(job, found.info.progress, found.info.core.spec())
     return found
 
 
@@ -120,9 +121,6 @@ def _check_progress(folder: Path, info: StateInfo) -> None:
         raise ValueError(f"{state.INFO}: the evaluations are not in the order of their steps")
     if (progress.best_step not in steps) if steps else (progress.best_step or progress.best_metrics):
         raise ValueError(f"{state.INFO}: there was no evaluation after its best step, {progress.best_step}")
-    for name, kind in (("name", str), ("sha256", str | None)):
-        if name not in info.core or not isinstance(info.core[name], kind):
-            raise ValueError(f"{state.INFO}: backbone has no {name}")
 
 
 def _check_tensors(found: State) -> None:
@@ -206,10 +204,10 @@ def load_parameters(job: Job, made: Made, found: State, batches: int) -> None:
     Raises:
         FPTError: they are of another backbone, or not those of the model.
     """
-    info, backbone = found.info, made.core
-    if info.core != backbone:
+    saved, backbone = found.info.core.spec(), made.core
+    if saved != backbone:
         raise FPTError(
-            f"{job.output} was trained on backbone {_backbone_name(info.core)}, not on {_backbone_name(backbone)}; results"
+            f"{job.output} was trained on backbone {_backbone_name(saved)}, not on {_backbone_name(backbone)}; results"
             " of two backbones are never mixed"
         )
     load_trainable(made.network, found.part("model."), str(found.folder))
@@ -217,8 +215,8 @@ def load_parameters(job: Job, made: Made, found: State, batches: int) -> None:
     kept = {name.rpartition(".")[0] for name in found.part("optimizer.")}
     if trained != kept:
         _unusable(found, f"its optimizer has other parameters than the model: {sorted(trained ^ kept)[0]}")
-    if info.progress.batch > batches:
-        _unusable(found, f"it is at batch {info.progress.batch} of an epoch of {batches}")
+    if found.info.progress.batch > batches:
+        _unusable(found, f"it is at batch {found.info.progress.batch} of an epoch of {batches}")
 
 
 def go_on(run: Run, found: State) -> None:
@@ -249,8 +247,8 @@ def go_on(run: Run, found: State) -> None:
         run.random.state = numbers
 
 
-def _backbone_name(backbone: dict[str, Any]) -> str:
-    return f"{backbone['name']} ({(backbone['sha256'] or 'no hash')[:12]}…)"
+def _backbone_name(backbone: BackboneSpec) -> str:
+    return f"{backbone.name} ({backbone.short_hash or 'no hash'}…)"
 
 
 def _unusable(found: State, why: str) -> NoReturn:

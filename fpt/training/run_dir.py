@@ -19,7 +19,7 @@ from fpt.files.output_paths import LOCK as LOCK
 from fpt.files.output_paths import RUN_FILE as RUN_FILE
 from fpt.files.tables import write_csv
 from fpt.files.whole import recover_folder
-from fpt.results import RESULTS_FILE
+from fpt.results import RESULTS_FILE, Arguments
 from fpt.tasks.base import GeneratedTask
 from fpt.text.log import Log
 
@@ -36,7 +36,7 @@ FREE_ON_RESUME = {
 }
 
 
-def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, Any]) -> None:
+def claim_output_dir(output: Path, args: TrainArguments, arguments: Arguments) -> None:
     """Refuse a folder that holds another run, or a continuation with other settings. Nothing is deleted here.
 
     Raises:
@@ -50,18 +50,18 @@ def claim_output_dir(output: Path, args: TrainArguments, arguments: dict[str, An
     if args.resume:
         try:
             before = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from None
+        except (OSError, ValueError) as error:
+            raise FPTError(f"--resume: {output} holds no run (no readable {RUN_FILE}); start it without --resume") from error
         total = before.get("global_batch_size", arguments["global_batch_size"])
         if total != arguments["global_batch_size"]:
             raise FPTError(
                 f"--resume: the run in {output} takes batches of {total} samples over all processes, not of"
                 f" {arguments['global_batch_size']}; change --per_device_batch_size so that they stay the same"
             )
-        before, arguments = flat(before), flat(arguments)
-        other = [k for k, v in arguments.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
+        before, now = flat(before), flat(arguments)
+        other = [k for k, v in now.items() if k not in FREE_ON_RESUME and before.get(k, v) != v]
         if other:
-            told = ", ".join(f"--{k} {before[k]} (now {arguments[k]})" for k in other)
+            told = ", ".join(f"--{k} {before[k]} (now {now[k]})" for k in other)
             raise FPTError(f"--resume: the run in {output} was started with {told}; give the same or another --output_dir")
         _check_links(output)
     elif not args.overwrite and _holds_run(output):
@@ -80,10 +80,10 @@ def list_rejected(rows: pd.DataFrame, output: Path) -> Path:
 def data_key(prepared: Prepared) -> dict[str, Any]:
     """What a run must find again to go on: the data, which sample is in which split, and what is made of a sample."""
     manifest = prepared.manifest
-    split = {"split_seed": manifest["request"]["split_seed"], "method": prepared.split_method, "rows": manifest["rows"]}
-    features = [prepared.input.to_dict(), prepared.output.to_dict(), manifest["request"]["code"]]
+    split = {"split_seed": manifest.request.split_seed, "method": prepared.split_method, "rows": manifest.rows}
+    features = [prepared.input.to_dict(), prepared.output.to_dict(), manifest.request.code]
     digest = hashlib.sha256(json.dumps(features, sort_keys=True).encode()).hexdigest()
-    return {"sha256": manifest["data_sha256"], **split, "features": digest}
+    return {"sha256": manifest.data_sha256, **split, "features": digest}
 
 
 def check_same_data(output: Path, prepared: Prepared) -> None:

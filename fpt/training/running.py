@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from fpt.args import TrainArguments
+from fpt.checkpoint import ModelRecord
 from fpt.data.batches import LengthGroupedBatchSampler
 from fpt.data.prepared import Prepared
 from fpt.data.samples import Samples
@@ -28,7 +29,7 @@ class Run:
     Attributes:
         label: what its lines begin with, where several runs share the process; else empty.
         count: runs that go side by side in this process.
-        config: what its checkpoint says of it, besides step and scores.
+        config: what its checkpoints have in common.
         shell: the model without memory for its weights, for its operations to be counted.
         model, optimizer: as they are spread over processes; `network` and `plain_optimizer` are what they wrap.
         peak_at_start: operations per second of plain matrix products, measured before the first step.
@@ -41,7 +42,7 @@ class Run:
     label: str
     count: int
     tracker: Tracker | None
-    config: dict[str, Any]
+    config: ModelRecord
     shell: torch.nn.Module
     samples: Samples
     sampler: LengthGroupedBatchSampler

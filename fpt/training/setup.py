@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.checkpoint.remote import check_push, push
@@ -18,9 +17,11 @@ from fpt.errors import FPTError, RejectedRows
 from fpt.files.whole import slug
 from fpt.launching.environment import check_launch
 from fpt.launching.launched import check_launcher
-from fpt.models.base import MODELS, Estimator
+from fpt.metrics import score_table
+from fpt.models.base import MODELS, Estimator, TrainedModel
+from fpt.models.fpt import FPT
 from fpt.parallel import training_accelerator
-from fpt.results import RESULTS_FILE, table
+from fpt.results import RESULTS_FILE, Arguments, RunResults
 from fpt.tasks.base import TASKS, resolve
 from fpt.text.log import Log
 from fpt.training import best
@@ -28,7 +29,6 @@ from fpt.training.content import data_key
 from fpt.training.fit import fit
 from fpt.training.loop import take_steps
 from fpt.training.monitor import Tracker, say
-from fpt.training.optimizer import check_schedule
 from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
 from fpt.training.records import Failure, Job
 from fpt.training.results import finish, measure_peak
@@ -36,21 +36,22 @@ from fpt.training.run_dir import claim_output_dir, list_rejected
 from fpt.training.running import Run
 from fpt.training.shared_backbone import Together, one_by_one
 from fpt.training.start import start
-from fpt.training.summary import pick_rate, write_summary
+from fpt.training.summary import Summary, pick_rate, write_summary
 from fpt.training.variants import check_together, one_of_each, several, variants
 
+T = TypeVar("T")
 
-def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> dict[str, Any]:
+
+def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -> RunResults | Summary | None:
     """Prepare the data, build the model, train, score once on test, and write everything into ``--output_dir``.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds; of several runs what ``summary.json`` holds, and None when the run was told to stop.
 
     Raises:
         FPTError: anything in the arguments or the data that the user can mend.
     """
     started = time.perf_counter()
-    check_arguments(args)
     # First: it finds the DeepSpeed file that the arguments are held against.
     check_launch()
     check_launcher(args, model_args)
@@ -68,7 +69,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     # The task's own options with their defaults, so that a continuation can be held against them.
     shared = {**as_dict(data), "options": resolved.options, **as_dict(model_args)}
     shared["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
-    arguments = [{**shared, **as_dict(own)} for own in each]
+    arguments = [cast(Arguments, {**shared, **as_dict(own)}) for own in each]
     for own, told in zip(each, arguments, strict=True):
         claim_output_dir(Path(own.output_dir or output), own, told)
     accelerator.wait_for_everyone()
@@ -91,24 +92,24 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         ]
         done, failures = (fit(jobs), []) if isinstance(kind, Estimator) else train(jobs, log)
     if not done:
-        return {}
+        return None
     if several(args):
         return write_summary(output, done, failures, log)
     results = done[0]
     log(
-        f"\n{task.name}: backbone {results['core']['name']}, seed {args.seed}, {prepared.split_method} split, model of step"
-        f" {results['best_step']} of {results['steps']}\n{table(results['metrics'])}\n{speed(results)}; {output / RESULTS_FILE}"
+        f"\n{task.name}: backbone {results.core.name}, seed {args.seed}, {prepared.split_method} split, model of step"
+        f" {results.best_step} of {results.steps}\n{score_table(results.metrics)}\n{speed(results)}; {output / RESULTS_FILE}"
     )
     return results
 
 
-def speed(results: dict[str, Any]) -> str:
+def speed(results: RunResults) -> str:
     """How fast a run was, in words."""
-    mfu = f" (MFU {results['mfu']:.0%} of the matmul peak)" if results.get("mfu") else ""
-    mfu = f" (MFU left out: {results['mfu_left_out']})" if results.get("mfu_left_out") else mfu
-    scored = results.get("evaluation_tokens_per_second")
+    mfu = f" (MFU {results.mfu:.0%} of the matmul peak)" if results.mfu else ""
+    mfu = f" (MFU left out: {results.mfu_left_out})" if results.mfu_left_out else mfu
+    scored = results.evaluation_tokens_per_second
     evaluation = f", {scored:,.0f} in evaluation" if scored else ""
-    return f"{results['tokens_per_second']:,.0f} tokens/s{mfu}{evaluation}, {results['wall_seconds']:.0f} s in all"
+    return f"{results.tokens_per_second:,.0f} tokens/s{mfu}{evaluation}, {results.wall_seconds:.0f} s in all"
 
 
 def default_output(task: str, model: str) -> str:
@@ -116,7 +117,7 @@ def default_output(task: str, model: str) -> str:
     return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
 
 
-def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure]]:
+def train(jobs: list[Job], log: Log) -> tuple[list[RunResults], list[Failure]]:
     """Train a network step by step, or several side by side on one backbone.
 
     Returns:
@@ -129,6 +130,7 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
     for own in jobs:
         if own.args.resume:
             continue_outputs(own, log)
+    assert isinstance(job.kind, TrainedModel)
     made = job.kind.make_each(job.prepared, job.model_args, [own.args for own in jobs], log)
     for own in jobs:
         if own.args.resume:
@@ -136,7 +138,7 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
         else:
             start_outputs(own)
     # Before they are spread over devices.
-    together = Together([one.network for one in made], log) if several_runs else None
+    together = Together([one.network for one in made if isinstance(one.network, FPT)], log) if several_runs else None
     tracker = Tracker(accelerator, job.args, job.arguments, job.output.parent if several_runs else job.output)
     runs = [start(own, one, tracker, len(jobs)) for own, one in zip(jobs, made, strict=True)]
     peak = measure_peak(runs[0])  # of all runs at once, which have one shape
@@ -158,13 +160,13 @@ def train(jobs: list[Job], log: Log) -> tuple[list[dict[str, Any]], list[Failure
     return results, [run.failure for run in runs if run.failure]
 
 
-def finish_all(runs: list[Run], log: Log) -> list[dict[str, Any]]:
+def finish_all(runs: list[Run], log: Log) -> list[RunResults]:
     """Results of the runs that end well; those of the picked learning rate are scored on test.
 
     Raises:
         FPTError: none does.
     """
-    results = []
+    results: list[RunResults] = []
     attempt(runs, best.settle)
     going = [run for run in runs if not run.failure]
     if going:
@@ -178,9 +180,9 @@ def finish_all(runs: list[Run], log: Log) -> list[dict[str, Any]]:
     return results
 
 
-def attempt(runs: list[Run], action: Callable[[Run], Any]) -> list[Any]:
+def attempt(runs: list[Run], action: Callable[[Run], T]) -> list[T]:
     """What `action` gives for each run that it does not fail for."""
-    out = []
+    out: list[T] = []
     for run in runs:
         if run.failure:
             continue
@@ -189,28 +191,3 @@ def attempt(runs: list[Run], action: Callable[[Run], Any]) -> list[Any]:
         except (FPTError, OSError) as error:
             run.fail(error)
     return out
-
-
-def check_arguments(args: TrainArguments) -> None:
-    """Refuse numbers out of range and unknown names.
-
-    Raises:
-        FPTError: an argument is out of range or unknown; the message names it.
-    """
-    batches = ("per_device_batch_size", "gradient_accumulation_steps", "eval_batch_size")
-    for name in (*batches, "max_steps", "eval_steps", "keep_last"):
-        if getattr(args, name) < 1:
-            raise FPTError(f"--{name} {getattr(args, name)} must be at least 1")
-    if args.save_steps is not None and args.save_steps < 1:
-        raise FPTError(f"--save_steps {args.save_steps} must be at least 1")
-    for name in ("learning_rate", "embedding_lr_scale"):
-        if not 0 < getattr(args, name) < math.inf:
-            raise FPTError(f"--{name} {getattr(args, name)} must be above 0")
-    for name in ("weight_decay", "warmup_steps", "max_grad_norm", "early_stopping_patience"):
-        if not 0 <= getattr(args, name) < math.inf:
-            raise FPTError(f"--{name} {getattr(args, name)} must be at least 0")
-    if not 0 <= args.dropout < 1:
-        raise FPTError(f"--dropout {args.dropout} must be in [0, 1)")
-    check_schedule(args)
-    if args.report_to not in ("none", "wandb", "tensorboard"):
-        raise FPTError(f"unknown --report_to {args.report_to!r}; known: none, tensorboard, wandb")

@@ -16,7 +16,7 @@ from fpt.training.monitor import Losses, Tracker
 from fpt.training.optimizer import make_optimizer
 from fpt.training.random_state import OwnRandom
 from fpt.training.records import Job
-from fpt.training.results import checkpoint_config
+from fpt.training.results import model_record
 from fpt.training.running import Run
 
 
@@ -50,7 +50,7 @@ def start(job: Job, made: Made, tracker: Tracker | None = None, count: int = 1) 
         job.output.name if count > 1 else "",
         count,
         tracker,
-        checkpoint_config(job, made),
+        model_record(job, made),
         shell,
         samples,
         sampler,

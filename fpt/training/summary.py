@@ -5,16 +5,18 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fpt.files.whole import write_json
-from fpt.results import is_better, shown_metric, shown_spread, spread
+from fpt.metrics import Scores, Spread, is_better, shown_metric, shown_spread, spread
+from fpt.results import BackboneResult, RunResults, SplitResult
 from fpt.text.log import Log
 from fpt.training.records import Failure
 
 SUMMARY_FILE = "summary.json"
+SCORED = ("valid", "test")
 
 
 def best_rate(scores: Sequence[tuple[float, float | None]], metric: str) -> float:
@@ -55,7 +57,77 @@ def pick_rate(runs: Sequence[tuple[float, float | None]], failures: Sequence[Fai
     return best_rate([(rate, score) for rate, score in runs if rate in most], metric)
 
 
-def write_summary(output: Path, done: Sequence[dict[str, Any]], failures: Sequence[Failure], log: Log) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunSummary:
+    """One run among several; its `metrics` are split -> metric -> value, without test where it was not picked."""
+
+    folder: str
+    seed: int
+    learning_rate: float
+    best_step: int
+    steps: int
+    metrics: dict[str, Scores]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {"folder": self.folder, **{name: getattr(self, name) for name in RUN_KEYS}, **self.metrics}
+
+
+RUN_KEYS = ("seed", "learning_rate", "best_step", "steps")
+
+
+@dataclass(frozen=True)
+class RateSummary:
+    """A learning rate over its seeds.
+
+    Attributes:
+        spreads: split -> the primary metric over the seeds, None where one has no score; without test where it was not picked.
+    """
+
+    learning_rate: float
+    seeds: list[int]
+    failed_seeds: list[int]
+    spreads: dict[str, Spread | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        failed = {"failed_seeds": self.failed_seeds} if self.failed_seeds else {}
+        spreads = {split: {"mean": mean_of(one), "std": std_of(one)} for split, one in self.spreads.items()}
+        return {"learning_rate": self.learning_rate, "seeds": self.seeds, **failed, **spreads}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of ``summary.json``: runs that went side by side on one backbone and one split."""
+
+    task: str
+    core: BackboneResult
+    split: SplitResult
+    primary_metric: str
+    learning_rates: list[RateSummary]
+    runs: list[RunSummary]
+    failed: list[Failure]
+    tokens_per_second: float
+    mfu: float | None
+    mfu_left_out: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {
+            "task": self.task,
+            "core": asdict(self.core),
+            "split": asdict(self.split),
+            "primary_metric": self.primary_metric,
+            "learning_rates": [rate.to_dict() for rate in self.learning_rates],
+            "runs": [run.to_dict() for run in self.runs],
+            "failed": [asdict(failure) for failure in self.failed],
+            "tokens_per_second": self.tokens_per_second,
+            "mfu": self.mfu,
+            **({"mfu_left_out": self.mfu_left_out} if self.mfu_left_out else {}),
+        }
+
+
+def write_summary(output: Path, done: Sequence[RunResults], failures: Sequence[Failure], log: Log) -> Summary:
     """Write ``summary.json`` about runs that went side by side, and print what is in it.
 
     Args:
@@ -66,65 +138,63 @@ def write_summary(output: Path, done: Sequence[dict[str, Any]], failures: Sequen
         What the file contains: the runs, the failures, and for each learning rate mean and standard deviation over the seeds.
     """
     first = done[0]
-    metric, runs = first["primary_metric"], [_run(one) for one in done]
-    summary: dict[str, Any] = {
-        "task": first["task"],
-        "core": first["core"],
-        "split": first["split"],
-        "primary_metric": metric,
-        "learning_rates": [_rate(rate, runs, failures, metric) for rate in dict.fromkeys(run["learning_rate"] for run in runs)],
-        "runs": runs,
-        "failed": [asdict(failure) for failure in failures],
-        "tokens_per_second": round(sum(one["tokens_per_second"] for one in done), 1),
-        **{name: first[name] for name in ("mfu", "mfu_left_out") if name in first},
-    }
-    write_json(output / SUMMARY_FILE, summary)
+    metric, runs = first.primary_metric, [_run(one) for one in done]
+    summary = Summary(
+        task=first.task,
+        core=first.core,
+        split=first.split,
+        primary_metric=metric,
+        learning_rates=[_rate(rate, runs, failures, metric) for rate in dict.fromkeys(run.learning_rate for run in runs)],
+        runs=runs,
+        failed=list(failures),
+        tokens_per_second=round(sum(one.tokens_per_second for one in done), 1),
+        mfu=first.mfu,
+        mfu_left_out=first.mfu_left_out,
+    )
+    write_json(output / SUMMARY_FILE, summary.to_dict())
     for line in _lines(summary):
         log(line)
-    log(f"{summary['tokens_per_second']:,.0f} tokens/s; {output / SUMMARY_FILE}")
+    log(f"{summary.tokens_per_second:,.0f} tokens/s; {output / SUMMARY_FILE}")
     return summary
 
 
-def _run(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "folder": Path(results["arguments"]["output_dir"]).name,
-        "seed": results["seed"],
-        "learning_rate": results["arguments"]["learning_rate"],
-        "best_step": results["best_step"],
-        "steps": results["steps"],
-        **results["metrics"],
-    }
+def _run(results: RunResults) -> RunSummary:
+    folder, rate = Path(results.arguments["output_dir"] or "").name, results.arguments["learning_rate"]
+    return RunSummary(folder, results.seed, rate, results.best_step, results.steps, results.metrics)
 
 
-def _rate(rate: float, runs: Sequence[dict[str, Any]], failures: Sequence[Failure], metric: str) -> dict[str, Any]:
+def _rate(rate: float, runs: Sequence[RunSummary], failures: Sequence[Failure], metric: str) -> RateSummary:
     """A learning rate over its seeds."""
-    own = [run for run in runs if run["learning_rate"] == rate]
-    scored = {split: [run for run in own if split in run] for split in ("valid", "test")}
-    spreads = {split: _spread([run[split][metric] for run in some]) for split, some in scored.items() if some}
+    own = [run for run in runs if run.learning_rate == rate]
+    scores = {split: [run.metrics[split][metric] for run in own if split in run.metrics] for split in SCORED}
     failed = [failure.seed for failure in failures if failure.learning_rate == rate]
-    out: dict[str, Any] = {"learning_rate": rate, "seeds": [run["seed"] for run in own]}
-    return {**out, **({"failed_seeds": failed} if failed else {}), **spreads}
+    spreads = {split: spread(values) for split, values in scores.items() if values}
+    return RateSummary(rate, [run.seed for run in own], failed, spreads)
 
 
-def _lines(summary: dict[str, Any]) -> list[str]:
+def _lines(summary: Summary) -> list[str]:
     """The summary as it is printed."""
-    runs, failed, metric = summary["runs"], summary["failed"], summary["primary_metric"]
+    runs, failed, metric = summary.runs, summary.failed, summary.primary_metric
     count = f"{len(runs)} runs" if not failed else f"{len(runs)} of {len(runs) + len(failed)} runs"
-    backbone, split = summary["core"]["name"], summary["split"]["method"]
-    out = [f"\n{summary['task']}: backbone {backbone}, {split} split, {count} side by side; {metric}:"]
+    backbone, split = summary.core.name, summary.split.method
+    out = [f"\n{summary.task}: backbone {backbone}, {split} split, {count} side by side; {metric}:"]
     for run in runs:
-        shown = "  ".join(f"{split} {shown_metric(run[split][metric])}" for split in ("valid", "test") if split in run)
-        out.append(f"  {run['folder']}: step {run['best_step']} of {run['steps']}, {shown}")
-    out += [f"  {one['folder']}: left out at step {one['step']}: {one['reason']}" for one in failed]
-    for rate in summary["learning_rates"]:
-        shown = "  ".join(f"{s} {shown_spread(rate[s]['mean'], rate[s]['std'])}" for s in ("valid", "test") if s in rate)
-        lost = rate.get("failed_seeds", [])
-        seeds = f"{len(rate['seeds'])} of {len(rate['seeds']) + len(lost)} seeds" if lost else f"{len(rate['seeds'])} seeds"
-        out.append(f"  learning rate {rate['learning_rate']:g}, {seeds}: {shown}")
+        shown = "  ".join(f"{split} {shown_metric(run.metrics[split][metric])}" for split in SCORED if split in run.metrics)
+        out.append(f"  {run.folder}: step {run.best_step} of {run.steps}, {shown}")
+    out += [f"  {one.folder}: left out at step {one.step}: {one.reason}" for one in failed]
+    for rate in summary.learning_rates:
+        shown = "  ".join(f"{split} {shown_spread(mean_of(one), std_of(one))}" for split, one in rate.spreads.items())
+        lost = rate.failed_seeds
+        seeds = f"{len(rate.seeds)} of {len(rate.seeds) + len(lost)} seeds" if lost else f"{len(rate.seeds)} seeds"
+        out.append(f"  learning rate {rate.learning_rate:g}, {seeds}: {shown}")
     return out
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    """As JSON values; None where a value is not defined, or the deviation of a single one."""
-    found = spread(values)
-    return {"mean": None, "std": None} if found is None else {"mean": found.mean, "std": found.std}
+def mean_of(found: Spread | None) -> float | None:
+    """The mean, None where a value of the runs is not defined."""
+    return None if found is None else found.mean
+
+
+def std_of(found: Spread | None) -> float | None:
+    """The standard deviation, None where a value of the runs is not defined, and of a single one."""
+    return None if found is None else found.std

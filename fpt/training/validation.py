@@ -7,11 +7,11 @@ import time
 import numpy as np
 from safetensors import SafetensorError
 
-from fpt.checkpoint import save_checkpoint
+from fpt.checkpoint import Scored, save_checkpoint
 from fpt.errors import FPTError
 from fpt.evaluation.predict import predict_split, resolution_of
+from fpt.metrics import is_better, shown_metric
 from fpt.parallel import whole
-from fpt.results import is_better, shown_metric
 from fpt.training import best
 from fpt.training.monitor import Report, defined, label
 from fpt.training.running import Run
@@ -74,9 +74,8 @@ def save_best(run: Run, found: dict[str, float | None]) -> None:
     own = whole(run.accelerator, run.network.own_parameters())
     if not run.accelerator.is_main_process:
         return
-    config = {**run.config, "step": run.progress.step, "valid_metrics": found}
     try:
-        save_checkpoint(run.output / best.FOLDER, own, config, run.prepared.tokenizer)
+        save_checkpoint(run.output / best.FOLDER, own, run.config, Scored(run.progress.step, found), run.prepared.tokenizer)
     except (OSError, SafetensorError) as error:
         raise FPTError(
             f"the checkpoint of step {run.progress.step} can't be written to {run.output}: {error}; make room and go on"
