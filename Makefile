@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CONFIG ?= accelerate_configs/cpu.yaml
 RUN ?= runs/quickstart
-# Tests by file over two processes.
-SPREAD ?= -n 2 --dist loadfile
+# Tests by file over two processes, the longest files first (tests/conftest.py has their order).
+SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup quickstart check lint types contract fast test coverage bench
 

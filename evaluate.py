@@ -6,17 +6,12 @@ python evaluate.py --checkpoint runs/cyp3a4 --predict mine.csv --output out.csv 
 python evaluate.py --checkpoint user/fpt-cyp3a4                                    # from the Hub
 """
 
-from fpt.args import EvaluateArguments
-from fpt.cli import parse
+import fpt.evaluate
 from fpt.errors import cli
 
 
 def main() -> None:
-    (args,) = parse(__doc__, EvaluateArguments)
-    # Imported late, so that --help answers at once.
-    from fpt.evaluation.run import run
-
-    run(args)
+    fpt.evaluate.main(__doc__ or "")
 
 
 if __name__ == "__main__":

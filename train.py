@@ -11,16 +11,12 @@ accelerate launch train.py --dataset cyp3a4 --output_dir runs/cyp3a4 --resume
 accelerate launch train.py --config runs/cyp3a4/run.json --seed 2 --output_dir runs/again    # an earlier run, changed
 """
 
-from fpt.cli import parse_training
+import fpt.train
 from fpt.errors import cli
 
 
 def main() -> None:
-    arguments = parse_training(__doc__)
-    # Imported late, so that --help answers at once.
-    from fpt.training import run
-
-    run(*arguments)
+    fpt.train.main(__doc__ or "")
 
 
 if __name__ == "__main__":

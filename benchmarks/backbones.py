@@ -97,12 +97,17 @@ def measure(name: str, dtype: str, tune: str, batch: int, tokens: int, steps: in
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which backbones are measured, and on what."""
     parser.add_argument("--backbones", nargs="+", default=["random:gpt2"], help="names for --backbone; NAME,bf16 for a precision")
     parser.add_argument("--tune", default="fpt", help="what is trained")
     parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a sample")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_shape(parser)
     parser.add_argument("--steps", type=int, default=3, help="steps to time, after one to warm up; the median is shown")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

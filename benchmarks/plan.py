@@ -17,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from backbones import add_shape
+
 from fpt.backbones.base import BackboneSpec
 from fpt.errors import cli
 from fpt.inputs import Patches
@@ -28,10 +30,7 @@ from fpt.plan import GIB, ONE, measure
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", nargs="+", default=["random:gpt2"], help="names for --backbone; NAME,bf16 for a precision")
-    parser.add_argument("--tune", default="fpt", help="what is trained")
-    parser.add_argument("--batch_size", type=int, default=16, help="samples in a batch")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of a sample")
+    add_shape(parser)
     args = parser.parse_args()
     print(f"--tune {args.tune}, batch {args.batch_size} x {args.tokens} tokens")
     print(f"{'backbone':<26}{'planned GiB':>12}{'measured':>10}{'error':>8}")

@@ -26,7 +26,7 @@ def load(checkpoint: str, backbone: str | None = None) -> Predictor:
         backbone: where the backbone is, when that is not where it was in training; it must be the same backbone.
 
     Raises:
-        FPTError: it is not there, damaged, or its backbone can't be had.
+        FPTError: it is not there, damaged, or its backbone is not available.
     """
     from fpt.evaluation.predictor import Predictor
 

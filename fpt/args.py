@@ -196,8 +196,8 @@ class TrainArguments:
         check_ranges(self, seed=checks.SEED, save_steps=checks.COUNT, **dict.fromkeys(counts, checks.COUNT))
         check_ranges(self, warmup_steps=checks.COUNT_OR_NONE, early_stopping_patience=checks.COUNT_OR_NONE)
         from_0 = checks.Range(0, 10**6)
-        check_ranges(self, learning_rate=checks.RATE, weight_decay=from_0, max_grad_norm=from_0)
-        check_ranges(self, dropout=checks.DROPOUT, embedding_lr_scale=checks.Range(0, 10**6, above=True))
+        check_ranges(self, learning_rate=checks.RATE, embedding_lr_scale=from_0, weight_decay=from_0, max_grad_norm=from_0)
+        check_ranges(self, dropout=checks.DROPOUT)
         check_known(self, lr_scheduler=SCHEDULES, mixed_precision=PRECISIONS, report_to=("none", "tensorboard", "wandb"))
         if self.seeds is not None:
             number_list(self.seeds, int, checks.SEED, "--seeds", "1,2,3")
@@ -278,16 +278,10 @@ class Training:
 
 
 def changed(arguments: T, **changes: Any) -> T:
-    """Return a copy of `arguments` with some other values. (`dataclasses.replace` would lose `DataArguments.options`.)
-
-    Raises:
-        FPTError: a value is refused, as when they are made.
-    """
+    """A copy of `arguments` with some other values. (`dataclasses.replace` would lose `DataArguments.options`.)"""
     new = copy.copy(arguments)
     for name, value in changes.items():
         setattr(new, name, value)
-    if check := getattr(new, "__post_init__", None):
-        check()
     return new
 
 

@@ -1,8 +1,7 @@
 """What a model is made of, before it is trained: `python -m fpt.inspect --backbone gpt2-xl --dataset cifar10`.
 
 A table of the parameters by part, trainable and frozen, the memory that they take, and the FLOPs of a training step. No weights
-are
-loaded: the backbone is built without memory from its configuration, and a step is taken on tensors without numbers.
+are loaded: the backbone is built without memory from its configuration, and a step is taken on tensors without numbers.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +34,16 @@ RIGHT = ["c2ccc({g})cc2", "c2cnc({g})cc2", "C2CCC({g})CC2", "c2cc({g})co2", "c2c
 FAST = """
     config_file encodings escapes folders labels layout one_door optional_packages outputs scores tasks
 """.split()
-# Files whose tests take minutes are started first, so that the processes of pytest-xdist end together.
-FIRST = "kills parallel cli hostile experiments training baselines".split()
-LAUNCH = "cli consoles kills launched launching parallel resume stop together two_precisions".split()
+# Files whose tests take minutes are started first, so that the processes of pytest-xdist end together; the option
+# --no-loadscope-reorder keeps the order.
+FIRST = "parallel docs experiments hostile stop cli kills training baselines cells hub install model tasks together speed".split()
+LAUNCH = "cli consoles install kills launched launching parallel resume stop together two_precisions".split()
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is ignored by what a shell starts in the background, and by all that it starts in turn; tests press it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -91,6 +99,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Accelerate keeps one state for a process; a script has it to itself.
     AcceleratorState._reset_state(reset_partial_state=True)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def packaged(home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests on the packaged backbone: one cache for all of them, since its conversion takes most of a minute."""
+    base = tmp_path_factory.getbasetemp()
+    # Below pytest-xdist each process has a folder in that of the session.
+    session = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    monkeypatch.setenv("FPT_HOME", str(session / "packaged"))
 
 
 @pytest.fixture

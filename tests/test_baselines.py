@@ -224,7 +224,8 @@ def test_full_tunes_every_weight(data_dir: Path, llama_dir: Path, tmp_path: Path
     assert {"attn", "ff", "other"} <= {*results.tuning.parts}
 
 
-def test_lstm_is_trained_as_a_whole(tmp_path: Path) -> None:
+def test_lstm_is_trained_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 96, "valid": 64, "test": 64})
     data, made, training = groups("lstm", "bit-xor", tmp_path, tmp_path / "run", max_steps=6, eval_steps=6)
     data.data_dir = None
     results = run(data, made, training)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 from strange_text import config_of, data_of
 
-from fpt.checkpoint.card import LICENSES, PIPELINES, model_card
+from fpt.checkpoint.card import LICENSES, PIPELINES, TEMPLATE, model_card
 from fpt.checkpoint.config import TrainingRecord
 from fpt.inputs import Patches, Tokens
 from fpt.models.mat import Graphs
@@ -75,3 +76,18 @@ def test_tasks_are_those_that_the_hub_knows(options: dict, kind: str, output: st
     assert found.get("pipeline_tag") == expected
     assert found["model-index"][0]["results"][0]["task"]["type"] == (expected or "other")
     assert {name for names in PIPELINES.values() for name in names if name} == PIPELINE_TAGS
+
+
+def test_every_place_of_the_card_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the template is not given would be left empty, without an error."""
+    given: set[str] = set()
+    make = ModelCard.from_template
+
+    def watched(*arguments: Any, **values: Any) -> ModelCard:
+        given.update(values)
+        return make(*arguments, **values)
+
+    monkeypatch.setattr(ModelCard, "from_template", watched)
+    config = config_of()
+    assert f"Backbone `{config.core.name}` ({config.core.num_layers} layers" in model_card(config)
+    assert set(re.findall(r"{{ (\w+) }}", TEMPLATE)) - {"card_data"} == given - {"template_str"}

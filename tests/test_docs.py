@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import molecules, write_tdc
 from hub_server import HubServer
@@ -25,7 +27,7 @@ from fpt.cli import parse, parse_training
 from fpt.evaluation import run as evaluation
 from fpt.experiment.spec import ExperimentArguments, read_experiment
 from fpt.files.whole import write_json
-from fpt.models.base import MODELS
+from fpt.models.base import MODELS, Estimator
 from fpt.plan import PlanArguments
 from fpt.results import RunResults
 from fpt.tasks.base import TASKS
@@ -97,7 +99,7 @@ def understand(name: str, rest: list[str], monkeypatch: pytest.MonkeyPatch) -> N
         (said,) = parse_experiment(rest, monkeypatch)
         if said.file != "FILE":
             read_experiment(ROOT / said.file, said.budget)
-    elif name in ("fpt.launch", "fpt.report", "fpt.hub"):
+    elif name in ("fpt.launch", "fpt.report", "fpt.hub", "fpt.train", "fpt.evaluate"):
         assert importlib.util.find_spec(name)
     elif name.startswith("benchmarks/"):
         assert (ROOT / name).is_file()
@@ -151,30 +153,59 @@ def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_
         evaluation.run(*parse("", EvaluateArguments))
 
 
-def blocks_of_python() -> list[str]:
-    """Every block of Python in the documentation, but the one that asks the Hub (`tests/test_hub.py` has that)."""
-    found = [
-        block for page in PAGES for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    ]
-    return [block for block in found if "fpt.load" not in block]
+def examples() -> list[tuple[str, str]]:
+    """Every block of Python in the documentation, with the commands below it; tests/test_hub.py has the one that asks the Hub."""
+    block = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
+    found = [match.groups(default="") for page in PAGES for match in block.finditer(page.read_text(encoding="utf-8"))]
+    return [(code, commands) for code, commands in found if "fpt.load" not in code]
 
 
-@pytest.mark.parametrize("code", blocks_of_python(), ids=lambda code: re.search(r"class (\w+)", code).group(1))
-def test_an_example_registers_what_it_says(code: str, llama_dir: Path, tmp_path: Path, monkeypatch) -> None:
+EXAMPLES = examples()
+
+
+@pytest.mark.parametrize(
+    ("code", "commands"), EXAMPLES, ids=[re.findall(r"^class (\w+)", code, re.MULTILINE)[-1] for code, _ in EXAMPLES]
+)
+def test_an_example_does_what_its_commands_say(
+    code: str, commands: str, desk: Path, llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """In a file of its own it is registered; it is then trained for two steps and scored again by name."""
     for registry in (TASKS, FAMILIES, MODELS):
         list(registry)
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     assert len(code.splitlines()) < 35
     exec(compile(code, "example", "exec", dont_inherit=True), {"__name__": "example"})
     name = re.search(r'register\("([\w-]+)"\)', code).group(1)
-    if "TASKS" not in code:
-        assert name in FAMILIES or name in MODELS
-        return
+    assert name in TASKS or name in FAMILIES or name in MODELS
     monkeypatch.setattr("fpt.tasks.base.GeneratedTask.sizes", {"train": 64, "valid": 32, "test": 32})
-    monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", name, "--backbone", str(llama_dir), "--max_steps", "2"])
-    data, model, training = parse_training("")
-    training.output_dir = str(tmp_path / "run")
-    assert run(data, model, training).task == name
+    monkeypatch.chdir(desk)
+    for command in commands.splitlines() or ([f"python train.py --dataset {name}"] if name in TASKS else []):
+        words = shlex.split(command)
+        monkeypatch.setattr(sys, "argv", words[1 if "train.py" in words else 2 :])
+        if "train.py" not in words:
+            importlib.import_module(words[2]).main()
+            assert name in capsys.readouterr().out
+            continue
+        data, model, training = parse_training("")
+        data.data_dir = "raw" if data.dataset == "cyp3a4" else None
+        if model.model == "fpt" and not model.backbone.startswith("random:"):
+            model.backbone = str(llama_dir)
+        training.max_steps, training.output_dir = 2, str(tmp_path / "run")
+        run(data, model, training)
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        assert name in json.dumps(results["arguments"])
+        assert results["steps"] == (0 if isinstance(MODELS[model.model], Estimator) else 2)
+        if not isinstance(MODELS[model.model], Estimator):
+            monkeypatch.setattr(sys, "argv", ["evaluate.py", "--checkpoint", str(tmp_path / "run"), "--data_dir", "raw"])
+            asked = parse("", EvaluateArguments)
+            evaluation.run(*asked)
+
+
+def test_every_base_class_of_the_page_has_an_example() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    for kind in ("GeneratedTask", "ImageTask", "Family", "NetworkModel", "Estimator"):
+        assert re.search(rf"^class \w+\({kind}\):", text, re.MULTILINE), kind
+    assert all(commands for code, commands in EXAMPLES if code in text)
 
 
 PLANNING = [command for command in COMMANDS if re.search(r"fpt\.(inspect|plan) --", command)]
@@ -253,3 +284,21 @@ def test_files_that_are_named_are_there() -> None:
             r"`((?:fpt|tests|benchmarks|examples|experiments|accelerate_configs|ds_configs)/[\w./]+)`", page.read_text()
         ):
             assert (ROOT / name).exists() or "X" in name or "NAME" in name, f"{page.name}: {name}"
+
+
+def test_the_figure_of_the_results_shows_the_numbers_of_the_table(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("results_figure", ROOT / "docs" / "results.py")
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    figure.draw(str(tmp_path / "results.svg"))
+    # What is written in it; paths differ between releases of matplotlib.
+    drawn, kept = (
+        re.findall(r"<!-- (.*?) -->", path.read_text()) for path in (tmp_path / "results.svg", ROOT / "docs/results.svg")
+    )
+    assert drawn == kept
+    last = pd.read_csv(figure.DATA).groupby("model").last()
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for name, row in last.iterrows():
+        assert name in kept or f"{name} (no steps)" in kept
+        line = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
+        assert f"| {row.valid_auprc:.4f} ± " in line

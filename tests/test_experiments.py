@@ -302,6 +302,14 @@ def test_a_bad_file_is_one_line(change: dict, message: str, tmp_path: Path, llam
         read_experiment(write(tmp_path / "e.yaml", said(llama_dir, **change)), "small")
 
 
+def test_a_file_without_budgets_needs_none(tmp_path: Path, llama_dir: Path) -> None:
+    file = said(llama_dir)
+    file.pop("budgets", None)
+    rows = [{key: value for key, value in row.items() if key != "budgets"} for row in file["rows"]]
+    table = read_experiment(write(tmp_path / "e.yaml", {**file, "rows": rows}), "small")
+    assert [row.name for row in table.rows] == [row["name"] for row in rows]
+
+
 def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("rows: [a: {")
     with pytest.raises(FPTError, match="can't be read as YAML"):

@@ -85,7 +85,7 @@ def test_train_push_and_score_again_from_the_hub(hub: HubServer, trained: Path, 
         assert scores == pytest.approx(results["metrics"]["test"], abs=1e-6)
     hidden = python(hub, tmp_path / "stranger", "evaluate.py", "--checkpoint", "user/fpt-cyp3a4", token=None)
     assert hidden.returncode == 2
-    assert "can't be had from the Hub" in hidden.stderr
+    assert "is not available from the Hub" in hidden.stderr
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_run_that_could_not_be_pushed_is_finished(here: HubServer, settings, t
     ("pattern", "what", "message"),
     [
         ("GET /user/repo/resolve/.*/model.safetensors", "garble", "model.safetensors is truncated or was changed"),
-        ("(GET|HEAD) .*config.json", 403, "can't be had from the Hub"),
+        ("(GET|HEAD) .*config.json", 403, "is not available from the Hub"),
     ],
 )
 def test_what_arrives_damaged_is_refused(pattern: str, what: int | str, message: str, here: HubServer, trained: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_fetch_survives_a_broken_connection(here: HubServer, trained: Path) ->
 @pytest.mark.parametrize("name", ["user/nothing", "user/repo@nothing"])
 def test_what_is_not_on_the_hub_is_one_line(name: str, here: HubServer, trained: Path) -> None:
     push_run(trained)
-    with pytest.raises(FPTError, match=f"{name} is no folder here, and can't be had from the Hub: .*status 404"):
+    with pytest.raises(FPTError, match=f"{name} is not a folder here, and is not available from the Hub: .*status 404"):
         fpt.load(name)
 
 
@@ -205,5 +205,5 @@ def test_names_of_repositories(text: str, good: bool) -> None:
 
 
 def test_a_missing_checkpoint_is_one_line_without_a_network(tmp_path: Path) -> None:
-    with pytest.raises(FPTError, match="runs/nothing is no folder here, and can't be had from the Hub"):
+    with pytest.raises(FPTError, match="runs/nothing is not a folder here, and is not available from the Hub"):
         fpt.load("runs/nothing")

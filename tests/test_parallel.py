@@ -87,10 +87,18 @@ def same_weights(one: Path, two: Path, tolerance: float) -> bool:
     return set(first) == set(second) and all(torch.allclose(first[n], second[n], atol=tolerance) for n in first)
 
 
+def trained(strategy: str, place: Path, backbone: Path) -> Path:
+    """A run of 20 steps by two processes, with both of its states; launched by the first test that asks for it."""
+    folder = place / strategy
+    if not (folder / "results.json").exists():
+        out = launch(2, *arguments(place, backbone, strategy, keep_last=2), strategy=strategy)
+        assert out.returncode == 0, out.stderr[-3000:]
+    return folder
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_has_the_losses_and_the_checkpoint_of_one_process(strategy: str, place: Path, llama_dir: Path) -> None:
-    out = launch(2, *arguments(place, llama_dir, strategy), strategy=strategy)
-    assert out.returncode == 0, out.stderr[-3000:]
+    trained(strategy, place, llama_dir)
     results = json.loads((place / strategy / "results.json").read_text())
     assert results["device"]["strategy"].startswith("DDP" if strategy == "ddp" else f"DeepSpeed ZeRO-{strategy[-1]}")
     assert len(losses(place / strategy)) == 20
@@ -114,9 +122,7 @@ def test_every_strategy_has_the_losses_and_the_checkpoint_of_one_process(strateg
     ],
 )
 def test_a_run_goes_on_under_any_strategy(before: str, after: str, processes: int, place: Path, llama_dir: Path) -> None:
-    kept = place / f"{before}-{after}"
-    first = launch(2, *arguments(place, llama_dir, kept.name, keep_last=2), strategy=before)
-    assert first.returncode == 0, first.stderr[-3000:]
+    kept = shutil.copytree(trained(before, place, llama_dir), place / f"{before}-{after}")
     uninterrupted = losses(kept)
     # As if it had been stopped after its first state.
     shutil.rmtree(kept / "state" / "step-00000020")

@@ -23,6 +23,7 @@ from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
 from fpt.experiment import __main__ as experiment
 from fpt.report.__main__ import main as report
+from fpt.results import RunResults
 from fpt.tasks.base import TASKS
 from fpt.training import run, state
 from fpt.training.run_dir import repair
@@ -169,12 +170,12 @@ def test_long_sequences_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_a_run_outside_the_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals belong to the main thread; a notebook or a server may train in another."""
-    found: list[dict] = []
+    found: list[RunResults] = []
     words = "--dataset bit-memory --backbone core --max_steps 1 --output_dir run"
     thread = threading.Thread(target=lambda: found.append(train(words, monkeypatch)))
     thread.start()
     thread.join()
-    assert found[0]["steps"] == 1
+    assert found[0].steps == 1
 
 
 def test_what_a_killed_write_left_is_put_right(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_unknown_names_suggest_the_nearest(data_dir: Path) -> None:
         prepare(TASK, DataArguments(data_dir=str(data_dir), split="scafold"), 1, quiet)
     with pytest.raises(FPTError, match="did you mean 'atom'"):
         prepare(TASK, DataArguments(data_dir=str(data_dir), tokenizer="atoms"), 1, quiet)
-    with pytest.raises(FPTError, match="is no folder"):
+    with pytest.raises(FPTError, match="is not a folder"):
         prepare(TASK, DataArguments(data_dir=str(data_dir / "nope")), 1, quiet)
 
 

@@ -54,7 +54,7 @@ def finished(template: Path, tmp_path: Path) -> Path:
 def test_a_run_learns_and_writes_down_what_it_did(settings, tmp_path: Path) -> None:
     results = run(*settings(max_steps=400, eval_steps=100, dropout=0.0, learning_rate=2e-2))
     written = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert written == json.loads(json.dumps(results))
+    assert written == json.loads(json.dumps(results.to_dict()))
     # Whether there is a halogen is easy to see; chance is about 0.38 AUPRC.
     assert written["metrics"]["test"]["auprc"] > 0.8
     assert set(written["metrics"]) == {"valid", "test"}
@@ -252,7 +252,7 @@ def test_the_checkpoint_is_small_and_readable(finished: Path) -> None:
     assert config.output.label_names == ("non-inhibitor", "inhibitor")
     assert config.core.sha256
     card = (folder / "README.md").read_text()
-    # Neither the data's folder nor the output folder is told to whom the checkpoint is given; the backbone's is needed.
+    # The configuration has neither the folder of the data nor that of the run; only the backbone's is needed.
     told = {**config.to_dict(), "core": {}}
     assert str(finished.parent) not in json.dumps(told)
     assert card.startswith("---\nlibrary_name: fpt\n")

@@ -3,8 +3,8 @@
 A checkpoint is a folder::
 
     model.safetensors   trainable tensors, input layer and readout, fp32, by their names in `FPT`
-    config.json         task, labels, input, backbone (name, revision, seed, sha256 of its weights), what is trained, training,
-    hashes tokenizer.json, tokenizer_config.json
+    config.json         task, labels, input, backbone (name, revision, seed, sha256 of its weights), what is trained, how, hashes
+    tokenizer.json, tokenizer_config.json
     README.md           model card
 
 Nothing in it is pickled.

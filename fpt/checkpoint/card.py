@@ -88,7 +88,7 @@ def model_card(config: CheckpointConfig) -> str:
         template_str=TEMPLATE,
         kind=markdown("Frozen Pretrained Transformer" if config.network is None else f"Baseline {config.model}"),
         task=markdown(config.task),
-        core=markdown_code(backbone.name),
+        backbone=markdown_code(backbone.name),
         layers=markdown(backbone.num_layers),
         revision=markdown(backbone.revision),
         seed=markdown(backbone.seed),

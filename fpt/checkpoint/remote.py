@@ -83,7 +83,7 @@ def pull(name: str, log: Log = silent) -> Path:
         name: ``user/repo`` or ``user/repo@revision``.
 
     Raises:
-        FPTError: it can't be had.
+        FPTError: it is not available.
     """
     from huggingface_hub import snapshot_download
 
@@ -101,7 +101,7 @@ def pull(name: str, log: Log = silent) -> Path:
     try:
         folder = Path(_several_times(fetch, f"fetch of {name}", log))
     except FPTError as error:
-        raise FPTError(f"{name} is no folder here, and can't be had from the Hub: {error}") from error
+        raise FPTError(f"{name} is not a folder here, and is not available from the Hub: {error}") from error
     log(f"checkpoint: {name} from the Hub, commit {folder.name[:12]}")
     return folder
 

@@ -72,14 +72,21 @@ def build_entry(
             left_out = pd.concat([part for part in (rejected, examples.unused) if len(part)] or [rejected])
             # Escaped cells are reported when the file is copied into the folder of a run.
             write_csv(left_out, folder / "rejected.csv", log=silent)
-            manifest = describe_entry(request, source, examples, arrows, inputs, primary)
-            manifest = replace(manifest, rejected=len(rejected), notes=(*examples.notes, *([why] if why else [])))
+            notes = (*examples.notes, *([why] if why else []))
+            manifest = describe_entry(request, source, examples, arrows, inputs, primary, len(rejected), notes)
             write_json(folder / "manifest.json", manifest.to_dict())
     remove(work)
 
 
 def describe_entry(
-    request: Request, source: Source, examples: Examples, arrows: dict[str, Dataset], inputs: Input, primary: str
+    request: Request,
+    source: Source,
+    examples: Examples,
+    arrows: dict[str, Dataset],
+    inputs: Input,
+    primary: str,
+    rejected: int,
+    notes: tuple[str, ...],
 ) -> Manifest:
     """What an entry is made from and holds."""
     return Manifest(
@@ -96,8 +103,8 @@ def describe_entry(
         with_unknown_tokens=_count(arrows, "unknown"),
         split_method=examples.method,
         schema=examples.schema,
-        rejected=len(examples.rejected),
-        notes=tuple(examples.notes),
+        rejected=rejected,
+        notes=notes,
     )
 
 

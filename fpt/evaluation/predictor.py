@@ -32,7 +32,7 @@ class Predictor:
         model, tokenizer, accelerator, folder: what is loaded, and from where.
 
     Raises:
-        FPTError: it is not there, damaged, or its backbone can't be had.
+        FPTError: it is not there, damaged, or its backbone is not available.
     """
 
     def __init__(self, checkpoint: str, backbone: str | None = None, log: Log = silent) -> None:

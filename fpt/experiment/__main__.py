@@ -1,4 +1,4 @@
-"""A table of runs from one file: `python -m fpt.experiment experiments/question1_cyp3a4.yaml --budget small --seeds 3`.
+"""A table of runs from one file: `python -m fpt.experiment experiments/cyp3a4.yaml --budget small --seeds 3`.
 
 A file names the rows of a table and the arguments of `train.py` that each stands for; a cell is a row with a seed. Cells that are
 finished are skipped, cells that were stopped go on. The folder of the experiment then holds a run for each cell, and `table.md`
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from fpt.cli import parse
 from fpt.errors import FPTError, cli
-from fpt.experiment.runner import Runner
+from fpt.experiment.runner import Runner, launch_words
 from fpt.experiment.spec import ABOUT, TABLE, ExperimentArguments, cells_of, parse_sweep, read_experiment
 from fpt.experiment.sweep import swept
 from fpt.experiment.table import table
@@ -41,8 +41,9 @@ def run(args: ExperimentArguments) -> int:
     experiment = read_experiment(Path(args.file), args.budget)
     folder = check_output_folder("--output_dir", args.output_dir).absolute() / experiment.name / experiment.budget
     cells = cells_of(experiment, folder, args.seeds, args.rows, args.data_dir)
-    launcher = [sys.executable, "-m", "fpt.launch", "--config_file", args.config_file]
-    shown = ["accelerate", "launch", "--config_file", args.config_file]
+    words = launch_words(args.config_file)
+    launcher = [sys.executable, "-m", "fpt.launch", *words]
+    shown = ["accelerate", "launch", *words]
     if args.dry_run:
         for cell in cells:
             print(shlex.join(cell.command(shown)))

@@ -23,6 +23,13 @@ from fpt.metrics import shown_metric
 from fpt.results import RESULTS_FILE, RunResults, read_results
 from fpt.text.log import Log
 
+# An installed package has no train.py beside it; its module does the same, in the folder where the user is.
+CHECKOUT = (ROOT / "train.py").is_file()
+SCRIPT = ("train.py",) if CHECKOUT else ("-m", "fpt.train")
+FOLDER = ROOT if CHECKOUT else None
+# The words of accelerate launch for what accelerate_configs/cpu.yaml says, where that is not installed either.
+CPU_CONFIG = "accelerate_configs/cpu.yaml"
+CPU_WORDS = ("--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
 ONCE_MORE = b"\nstopping: the runs save their states first. Ctrl-C once more stops them at once\n"
 
 
@@ -53,7 +60,7 @@ class Cell:
     def command(self, launcher: Sequence[str], **more: Any) -> list[str]:
         """The command that runs it."""
         values = {**self.arguments, **more, "seed": self.seed, "output_dir": str(self.folder)}
-        return [*launcher, "train.py", *flags(values)]
+        return [*launcher, *SCRIPT, *flags(values)]
 
     @property
     def results(self) -> RunResults | None:
@@ -112,6 +119,13 @@ def typed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     read = read_training((), configuration=Configuration("the experiment", given, is_record=False))
     known = flat({**as_dict(read.data), **as_dict(read.model), **as_dict(read.training)})
     return {name: known[name] for name in arguments if name in known}
+
+
+def launch_words(config_file: str) -> list[str]:
+    """The words between ``accelerate launch`` and the script: the configuration file, or what the default one says."""
+    if config_file == CPU_CONFIG and not CHECKOUT and not Path(config_file).is_file():
+        return list(CPU_WORDS)
+    return ["--config_file", config_file]
 
 
 class Runner:
@@ -188,7 +202,7 @@ class Runner:
             with refusals(f"{log} can't be written"):
                 file.write(f"$ {shlex.join(command)}\n".encode())
                 file.flush()
-            process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(command, cwd=FOLDER, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
             self.running.add(process)
             if self.stopped:  # the signal came while it was started
                 process.send_signal(signal.SIGTERM)

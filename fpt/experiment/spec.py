@@ -14,7 +14,7 @@ import yaml
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
 from fpt.cli import read_training, refuse_unread
 from fpt.errors import FPTError, did_you_mean
-from fpt.experiment.runner import Cell, Row
+from fpt.experiment.runner import CPU_CONFIG, Cell, Row
 from fpt.files.whole import slug
 from fpt.flags.checks import Range, check_ranges
 from fpt.flags.config_file import Configuration
@@ -35,7 +35,7 @@ class ExperimentArguments:
     seeds: int = arg(3, "Seeds of each row: 1 to N.")
     budget: str = arg("small", "Budget of the file to run: small, paper, ...")
     output_dir: str = arg("runs/experiments", "Folder that gets NAME/BUDGET/ROW/seed-N/.")
-    config_file: str = arg("accelerate_configs/cpu.yaml", "Accelerate configuration that each cell is launched with.")
+    config_file: str = arg(CPU_CONFIG, "Accelerate configuration that each cell is launched with.")
     jobs: int = arg(1, "Cells that run side by side.")
     rows: str | None = arg(None, "Only rows whose name contains this.")
     data_dir: str | None = arg(None, "Folder with raw downloads, for every cell.")
@@ -86,7 +86,8 @@ def read_experiment(path: Path, budget: str) -> Experiment:
     if len({slug(name) for name in names}) < len(names):
         raise FPTError(f"{path}: two rows have the same name; {', '.join(names)}")
     known = {name for part in (said, *rows) for name in part.get("budgets") or {}}
-    if budget not in known:
+    # A file without budgets means the same by any name.
+    if known and budget not in known:
         raise FPTError(f"{path} has no budget {budget!r}{did_you_mean(budget, known)}; it has {', '.join(sorted(known))}")
 
     made = [_row(path, said, row, budget) for row in rows]

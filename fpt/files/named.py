@@ -27,6 +27,11 @@ def path_of(name: str) -> str:
     return os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
 
 
+def unreadable(error: OSError) -> ValueError:
+    """The reason why a named file can't be read, as an error for its cell."""
+    return ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})")
+
+
 def open_named(name: str, buffering: int = -1) -> BinaryIO:
     """Open a file by its path, or its ``file://`` address as `Path.as_uri` writes it.
 
@@ -42,6 +47,6 @@ def open_named(name: str, buffering: int = -1) -> BinaryIO:
     except FileNotFoundError as error:
         raise ValueError(f"can't be read ({'a broken link' if os.path.islink(path) else 'no such file'})") from error
     except OSError as error:
-        raise ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})") from error
+        raise unreadable(error) from error
     except ValueError as error:
         raise ValueError(f"can't be read ({error})") from error

@@ -114,10 +114,10 @@ def check_length(prepared: Prepared, backbone: Backbone) -> None:
     """
     limit, longest = backbone.family.max_tokens(backbone.model.config), longest_sample(prepared)
     if limit is not None and longest > limit:
-        mend = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
+        fix = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
         raise FPTError(
             f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {backbone.spec.name!r} takes at most"
-            f" {limit:,}; {mend}, or use a backbone without such a limit"
+            f" {limit:,}; {fix}, or use a backbone without such a limit"
         )
 
 

@@ -18,6 +18,7 @@ from fpt.tasks.images import ImageTask, unpatch
 from fpt.tasks.sides import is_atom, pieces_of
 from fpt.tasks.text import Smiles, chemistry
 from fpt.text.escape import molecule_text, picture_text
+from fpt.text.log import silent
 
 # More samples make no better picture.
 TSNE_SAMPLES = 1000
@@ -40,7 +41,7 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[Block]:
         return []
     args = changed(config.data.arguments, data_dir=data_dir)
     wanted = config.data.data_sha256
-    prepared = prepare(TASKS[config.task], args, config.data.split_seed, lambda line: None, wanted, tokenizer, fetch=False)
+    prepared = prepare(TASKS[config.task], args, config.data.split_seed, silent, wanted, tokenizer, fetch=False)
     if prepared.manifest.data_sha256 != wanted:
         raise FPTError(f"the data of {folder} is not here; give it with --data_dir")
     count = len(prepared.samples("test"))

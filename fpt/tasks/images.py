@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
-from fpt.files.named import open_named
+from fpt.files.named import open_named, unreadable
 from fpt.tasks.base import Task
 from fpt.tasks.pictures import BACKGROUND_HELP as BACKGROUND_HELP
 from fpt.tasks.pictures import BACKGROUNDS, decode
@@ -163,7 +163,7 @@ def read_file(name: str) -> bytes:
         try:
             return file.read()
         except OSError as error:
-            raise ValueError(f"can't be read ({(error.strerror or type(error).__name__).lower()})") from error
+            raise unreadable(error) from error
 
 
 def encode_each(items: Sequence[Any], one: Callable[[Any], np.ndarray], dim: int, dtype: Any) -> dict[str, list[Any]]:

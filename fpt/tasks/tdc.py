@@ -197,7 +197,7 @@ class TdcTask(TextTask):
     def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, an installed data package, the download with pytdc."""
         if args.data_dir and not user_path(args.data_dir).is_dir():
-            raise FPTError(f"--data_dir {args.data_dir} is no folder; give the one that holds tdc/{self.file}")
+            raise FPTError(f"--data_dir {args.data_dir} is not a folder; give the one that holds tdc/{self.file}")
         put = f"{self.file} (columns {', '.join(COLUMNS[0])}, {self.label or 'Y'}) into DIR/tdc/"
         package = Package(OFFLINE_PACKAGE, self._in_package)
         ladder = Ladder(self.name, self._files, self._read, put, downloads="tdc", package=package, users_own=True)

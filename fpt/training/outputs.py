@@ -8,7 +8,7 @@ from pathlib import Path
 from fpt.errors import FPTError
 from fpt.files.tables import write_csv
 from fpt.files.whole import alone, write_json
-from fpt.text.log import Log
+from fpt.text.log import Log, silent
 from fpt.training.records import Job
 from fpt.training.resume import find_state
 from fpt.training.run_dir import (
@@ -57,7 +57,7 @@ def continue_outputs(job: Job, log: Log) -> None:
         job.state = find_state(job, log)
     job.accelerator.wait_for_everyone()
     if not job.accelerator.is_main_process:
-        job.state = find_state(job, lambda line: None)
+        job.state = find_state(job, silent)
 
 
 def check_run_file(job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,12 +24,13 @@ from fpt.models.fpt import FPT
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, Arguments, RunResults
 from fpt.tasks.base import TASKS, resolve
-from fpt.text.log import Log
+from fpt.text.log import Log, silent
 from fpt.training import best
 from fpt.training.content import data_key
 from fpt.training.fit import fit
 from fpt.training.loop import take_steps
 from fpt.training.monitor import Tracker, say
+from fpt.training.optimizer import check_schedule
 from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
 from fpt.training.records import Failure, Job
 from fpt.training.results import finish, measure_peak
@@ -49,9 +51,10 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         What ``results.json`` holds; of several runs what ``summary.json`` holds, and None when the run was told to stop.
 
     Raises:
-        FPTError: anything in the arguments or the data that the user can mend.
+        FPTError: anything in the arguments or the data that the user can fix.
     """
     started = time.perf_counter()
+    check_arguments(args)
     # First: it finds the DeepSpeed file that the arguments are held against.
     check_launch()
     check_launcher(args, model_args)
@@ -75,7 +78,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     accelerator.wait_for_everyone()
 
     with accelerator.main_process_first():
-        data_log = log if accelerator.is_main_process else (lambda line: None)
+        data_log = log if accelerator.is_main_process else silent
         try:
             prepared = prepare(task, resolved, each[0].seed, data_log)
         except RejectedRows as error:
@@ -191,3 +194,28 @@ def attempt(runs: list[Run], action: Callable[[Run], T]) -> list[T]:
         except (FPTError, OSError) as error:
             run.fail(error)
     return out
+
+
+def check_arguments(args: TrainArguments) -> None:
+    """Refuse numbers out of range and unknown names.
+
+    Raises:
+        FPTError: an argument is out of range or unknown; the message names it.
+    """
+    batches = ("per_device_batch_size", "gradient_accumulation_steps", "eval_batch_size")
+    for name in (*batches, "max_steps", "eval_steps", "keep_last"):
+        if getattr(args, name) < 1:
+            raise FPTError(f"--{name} {getattr(args, name)} must be at least 1")
+    if args.save_steps is not None and args.save_steps < 1:
+        raise FPTError(f"--save_steps {args.save_steps} must be at least 1")
+    for name in ("learning_rate", "embedding_lr_scale"):
+        if not 0 < getattr(args, name) < math.inf:
+            raise FPTError(f"--{name} {getattr(args, name)} must be above 0")
+    for name in ("weight_decay", "warmup_steps", "max_grad_norm", "early_stopping_patience"):
+        if not 0 <= getattr(args, name) < math.inf:
+            raise FPTError(f"--{name} {getattr(args, name)} must be at least 0")
+    if not 0 <= args.dropout < 1:
+        raise FPTError(f"--dropout {args.dropout} must be in [0, 1)")
+    check_schedule(args)
+    if args.report_to not in ("none", "wandb", "tensorboard"):
+        raise FPTError(f"unknown --report_to {args.report_to!r}; known: none, tensorboard, wandb")

@@ -1,8 +1,8 @@
-"""Several tunings of one frozen backbone side by side: `--seeds 1,2,3 --learning_rates 1e-3,3e-3`, one process, one copy of the
-backbone.
+"""Several tunings of one frozen backbone side by side, in one process and on one copy of it.
 
-Each run has its own input layer, norms, positions, readout, optimizer, batches and folder, and comes out as it would alone. The
-frozen layers, which are nearly all of the weights and of the work, see the batches of all runs as one row of tokens.
+For example `--seeds 1,2,3 --learning_rates 1e-3,3e-3`. Each run has its own input layer, norms, positions, readout, optimizer,
+batches and folder, and comes out as it would alone. The frozen layers, which are nearly all of the weights and of the work, see
+the batches of all runs as one row of tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Together(nn.Module):
 
     Args:
         models: their frozen parameters are the same tensors.
-        log: is told when this backbone does not allow it, and the runs take turns instead.
+        log: gets a line when this backbone does not allow it; the runs then take turns.
     """
 
     def __init__(self, models: Sequence[FPT], log: Log = print) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -18,16 +20,26 @@ def several(args: TrainArguments) -> bool:
 
 
 def seeds_of(args: TrainArguments) -> list[int]:
-    """The seeds that are asked for; `TrainArguments` has checked them."""
-    return [int(seed) for seed in args.seeds.split(",")] if args.seeds else [args.seed]
+    """The seeds that are asked for.
+
+    Raises:
+        FPTError: they are no whole numbers, or one comes twice.
+    """
+    return _numbers(args.seeds, int, "--seeds", "1,2,3") if args.seeds else [args.seed]
 
 
 def variants(args: TrainArguments, output: Path) -> list[TrainArguments]:
-    """The arguments of each run: those of a run of its own, with a folder in `output`."""
+    """The arguments of each run: those of a run of its own, with a folder in `output`.
+
+    Raises:
+        FPTError: as `seeds_of`.
+    """
     if not several(args):
         return [changed(args, output_dir=str(output))]
-    rates = [float(rate) for rate in args.learning_rates.split(",")] if args.learning_rates else [args.learning_rate]
-    one: dict[str, None] = dict.fromkeys(("seeds", "learning_rates"))
+    rates = _numbers(args.learning_rates, float, "--learning_rates", "1e-3,3e-3") if args.learning_rates else [args.learning_rate]
+    if min(rates) <= 0:
+        raise FPTError(f"--learning_rates {args.learning_rates} must all be above 0")
+    one = {"seeds": None, "learning_rates": None}
     return [
         changed(args, **one, seed=seed, learning_rate=rate, output_dir=str(output / _folder(seed, rate, len(rates) > 1)))
         for rate, seed in itertools.product(rates, seeds_of(args))
@@ -65,3 +77,13 @@ def check_together(args: TrainArguments, accelerator: Accelerator) -> None:
 
 def _folder(seed: int, rate: float, told: bool) -> str:
     return f"seed-{seed}-lr-{rate:g}" if told else f"seed-{seed}"
+
+
+def _numbers(text: str, kind: Callable[[str], Any], option: str, example: str) -> list[Any]:
+    try:
+        values = [kind(word) for word in text.split(",")]
+    except ValueError:
+        raise FPTError(f"{option} {text!r} must be numbers separated by commas: {example}") from None
+    if len(set(values)) < len(values):
+        raise FPTError(f"{option} {text!r} names a number twice")
+    return values
