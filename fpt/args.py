@@ -17,6 +17,7 @@ from fpt.flags.checks import check_known, check_ranges, check_types, number_list
 T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")
 SPLITS = ("train", "valid", "test")
+READOUTS = ("last", "mean", "attention")
 # Those of transformers that need no settings of their own.
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt")
 
@@ -45,6 +46,15 @@ class DataArguments:
     )
     vocab_size: int = arg(512, "Vocabulary size of --tokenizer bpe.")
     max_length: int | None = arg(None, "Longest sequence in tokens, longer ones are cut and counted; the task's own by default.")
+    environments: int | None = arg(
+        None,
+        "For SMILES: each atom's token carries its Morgan environments of radius 0 to R, hashed; 2 is the radius of ECFP4.",
+    )
+    kmers: int | None = arg(
+        None, "For proteins and nucleotides: each residue's token carries the hashed k-mer of this length around it."
+    )
+    side_buckets: int = arg(4096, "Hash buckets of --environments, for each radius, or of --kmers.")
+    tokens: str = arg("all", "With --environments, the tokens that are kept of a SMILES: all, or atoms alone.")
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
     keep_notation: bool = arg(
         False, "Tokenize SMILES as they are written; by default they are made canonical (rdkit), so that notation tells nothing."
@@ -56,6 +66,8 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_ranges(self, split_seed=checks.SEED, vocab_size=checks.COUNT, max_length=checks.COUNT)
+        check_ranges(self, environments=checks.Range(0, 8), kmers=checks.Range(1, 64), side_buckets=checks.Range(1, 1 << 22))
+        check_known(self, tokens=("all", "atoms"))
         check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
 
     @property
@@ -99,6 +111,11 @@ class ModelArguments:
         "Keep only the states between blocks for the backward pass, and compute the rest again: less memory, more time.",
     )
     input_layers: str | None = arg(None, "Widths of hidden layers before the backbone, separated by commas: 512,256.")
+    readout: str = arg(
+        "last",
+        "What is read of a sequence: last (its last token, which lets the last block compute that one alone), mean (over all"
+        " tokens) or attention (a mean with learned weights).",
+    )
     readout_layers: str | None = arg(None, "Widths of hidden layers of the readout, separated by commas.")
     orthogonal_gain: float | None = arg(
         None,
@@ -110,6 +127,8 @@ class ModelArguments:
     input_scale: float | None = arg(
         None, "Factor on the start of the input layer; 1 for tokens and 4 for patches when not given."
     )
+    side_width: int = arg(64, "Width of the embedding of each side that a token carries (--environments, --kmers).")
+    side_dropout: float = arg(0.0, "Probability that a side of a token is left out in training.")
     input_positions: str = arg(
         "auto",
         "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",
@@ -119,10 +138,11 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         check_ranges(self, backbone_seed=checks.SEED, num_layers=checks.COUNT, lora_rank=checks.WIDTH)
+        check_ranges(self, side_width=checks.Range(1, 1 << 14), side_dropout=checks.Range(0, 0.99))
         positive = checks.Range(0, 10**6, above=True)
         check_ranges(self, lora_alpha=positive, orthogonal_gain=positive, input_scale=positive)
         check_known(self, core_dtype=("fp32", "bf16", "fp16"), input_init=("core", "normal"))
-        check_known(self, input_positions=("auto", "learned", "none"))
+        check_known(self, input_positions=("auto", "learned", "none"), readout=READOUTS)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fpt.backbones.weights import draw
 from fpt.inputs import Input, Tokens
 from fpt.models.fpt import FPT
+from fpt.side_tokens import SideTokens
 
 # Seconds that the matmul peak is measured for, each time.
 PEAK_SECONDS = 0.1
@@ -42,7 +43,11 @@ def step_flops(model: nn.Module, inputs: Input, batch_size: int, tokens: int) ->
         RuntimeError: it can't run on tensors without numbers, and not on ones with numbers either.
     """
     model = on_meta(model)
-    shape = (batch_size, tokens) if isinstance(inputs, Tokens) else (batch_size, tokens, inputs.dim)
+    shape: tuple[int, ...] = (batch_size, tokens)
+    if isinstance(inputs, SideTokens):
+        shape = (*shape, inputs.columns)
+    elif not isinstance(inputs, Tokens):
+        shape = (*shape, inputs.dim)
     kind = torch.long if isinstance(inputs, Tokens) else torch.float32
 
     def count(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -63,7 +68,7 @@ def step_flops(model: nn.Module, inputs: Input, batch_size: int, tokens: int) ->
         if not isinstance(model, FPT):
             raise
         draw(model.core, model.core)
-        for part in (model.input, model.readout):
+        for part in (model.input, model.pooling, model.readout):
             part.to_empty(device="cpu")
         forward, backward = count((1, *shape[1:]))
         return batch_size * forward, batch_size * backward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +32,10 @@ class Input(ABC):
         Returns:
             The inputs of `module`, and a mask (batch, tokens) int64 with 1 for real tokens and 0 for padding.
         """
+
+    def of_data(self) -> Input:
+        """The input as the data decides it, without what a model adds to it."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values that `input_from_dict` reads."""
@@ -110,6 +114,9 @@ class Patches(Input):
                 raise ValueError(f"{name} is not one finite number, or {self.dim} of them")
         if min(self.std) <= 0:
             raise ValueError("a std is not above 0")
+
+    def of_data(self) -> Patches:
+        return replace(self, positions=0)
 
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> PatchEmbedding:
         return PatchEmbedding(self.dim, widths, hidden_size, self.positions)

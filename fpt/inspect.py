@@ -25,7 +25,7 @@ from fpt.inputs import Input
 from fpt.models.base import MODELS
 from fpt.models.fpt import FPT, build_model
 from fpt.models.frozen import Frozen, check_length, longest_sample, spec_of, tuning_of
-from fpt.models.input_init import with_positions
+from fpt.models.input_init import with_positions, with_sides
 from fpt.models.tuning import Tuning
 from fpt.outputs import Output
 from fpt.tasks.base import TASKS
@@ -139,7 +139,8 @@ def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArgume
     backbone = empty_backbone(spec_of(model_args, args.seed))
     prepared = prepare(TASKS[data.dataset], data, args.seed, print)
     check_length(prepared, backbone)
-    inputs = with_positions(prepared.input, backbone, model_args.input_positions, longest_sample(prepared))
+    inputs = with_sides(prepared.input, model_args.side_width, model_args.side_dropout)
+    inputs = with_positions(inputs, backbone, model_args.input_positions, longest_sample(prepared))
     model = empty_model(backbone, inputs, prepared.output, tuning)
     tokens = tokens_of_a_batch(prepared, args.per_device_batch_size)
     return EmptyRun(prepared, backbone, tuning, inputs, model, tokens, model_args.activation_checkpointing)

@@ -68,6 +68,7 @@ class TuningResult:
     lora_alpha: float = 16.0
     input_layers: tuple[Count, ...] = ()
     readout_layers: tuple[Count, ...] = ()
+    readout: str = "last"
 
 
 @with_config(OPEN)

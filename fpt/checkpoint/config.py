@@ -22,6 +22,7 @@ from fpt.models.base import MODELS, NetworkModel, NetworkRecord
 from fpt.models.tuning import PARTS, Tuning
 from fpt.outputs import OUTPUTS, Output
 from fpt.results import OPEN
+from fpt.tasks.sides import check_agree
 from fpt.untrusted.typed import as_type, read_json
 
 WEIGHTS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "README.md", "tokenizer.json"
@@ -204,6 +205,7 @@ class CheckpointConfig(ModelRecord):
             raise FPTError(f"data.request.split_seed {self.data.split_seed} is not between 0 and 2**63 - 1")
         if isinstance(self.input, Tokens) != (self.tokenizer_sha256 is not None):
             raise FPTError("a model on tokens needs a tokenizer_sha256, and no other model has one")
+        check_agree(self.input, self.data.arguments, self.task)
         kind = MODELS[self.model]
         if (self.network is not None) != isinstance(kind, NetworkModel):
             raise FPTError(f"model {self.model!r} and the presence of network contradict each other")

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments
 from fpt.data.cache_folders import manifests, sweep_work, work_folder
 from fpt.data.entry import build_entry, load_entry
-from fpt.data.manifest import Manifest, Request, read_made
+from fpt.data.manifest import Manifest, Request, SidesAsked, read_made
 from fpt.data.prepared import Prepared
 from fpt.data.samples import GeneratedSamples
 from fpt.data.tokenizers import TRAINED, build_tokenizer, tokenizer_sha256
@@ -28,6 +28,7 @@ from fpt.files.disk import reason, refusals
 from fpt.files.whole import alone, cache_home, slug, user_path
 from fpt.inputs import Patches
 from fpt.tasks.base import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.tasks.sides import check_sides, count_sides
 from fpt.text.log import Log
 
 # Raised whenever this file would write other Arrow files from the same raw data.
@@ -196,7 +197,13 @@ def describe_request(task: Task, args: DataArguments, seed: int, tokenizer: PreT
         tokenizer=args.tokenizer if trained else tokenizer_sha256(tokenizer or build_tokenizer([], args)),
         vocab_size=args.vocab_size if args.tokenizer == "bpe" else None,
         augment=args.augment,
+        sides=sides_asked(args),
     )
+
+
+def sides_asked(args: DataArguments) -> SidesAsked | None:
+    """What the arguments ask tokens to carry, None for nothing."""
+    return SidesAsked(args.environments, args.kmers, args.side_buckets, args.tokens) if count_sides(args) else None
 
 
 def check_arguments(task: Task, args: DataArguments) -> None:
@@ -205,6 +212,7 @@ def check_arguments(task: Task, args: DataArguments) -> None:
     Raises:
         FPTError: the options leave no token, or make no sense together.
     """
+    check_sides(args, task.name)
     if args.tokenizer is not None:
         if args.longest < 3:
             raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")

@@ -18,7 +18,9 @@ from fpt.args import DataArguments, changed
 from fpt.data.rejected import rejected_rows
 from fpt.data.tokenizers import vocabulary_size
 from fpt.inputs import Input, Patches, Tokens
+from fpt.side_tokens import SideTokens
 from fpt.tasks.base import Examples, Task
+from fpt.tasks.sides import count_sides
 
 # Rows that are preprocessed at a time; what is done of them survives a stop.
 SHARD = 2048
@@ -89,6 +91,8 @@ def _bad_rows(arrow: Dataset, bad: np.ndarray) -> pd.DataFrame:
 def describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset) -> Input:
     if (own := task.input(args)) is not None:
         return own
+    if tokenizer is not None and (sides := count_sides(args)):
+        return SideTokens(vocabulary_size(tokenizer), tokenizer.pad_token_id, sides, args.side_buckets)
     if tokenizer is not None:
         return Tokens(vocabulary_size(tokenizer), tokenizer.pad_token_id)
     dim = task.dim(args)

@@ -17,6 +17,16 @@ from fpt.untrusted.typed import as_type, read_json
 
 
 @dataclass(frozen=True)
+class SidesAsked:
+    """What tokens carry besides their ids; see `fpt.tasks.sides`."""
+
+    environments: int | None
+    kmers: int | None
+    side_buckets: int
+    tokens: str
+
+
+@dataclass(frozen=True)
 class Request:
     """All that changes the Arrow files besides the raw data; its JSON is a part of the entry's key.
 
@@ -26,6 +36,7 @@ class Request:
         code: versions of the code that makes the entry.
         max_length, keep_notation, libraries: None for generated data, which has no entry.
         features: what a view of a task makes of a row, None for the task's own.
+        sides: of tokens; None where they have none.
         tokenizer: its name where it is trained on the texts, else its hash; None for numbers.
     """
 
@@ -44,6 +55,7 @@ class Request:
     tokenizer: str | None = None
     vocab_size: int | None = None
     augment: int | None = None
+    sides: SidesAsked | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values. What does not apply is left out: a new field must not change the key of an entry without it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from fpt.evaluation.task import task_of
 from fpt.files.output_paths import check_output_file, run_of
 from fpt.files.tables import write_csv
 from fpt.files.whole import read_stably, user_path, write_json
-from fpt.inputs import Patches
 from fpt.metrics import score_table
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import SPLITS, GeneratedTask
@@ -101,12 +99,7 @@ def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path)
             f"the data of {prepared.manifest.origin} is not what the checkpoint was trained on"
             f" ({config.data.origin}); give that with --data_dir"
         )
-    same_input = (
-        replace(prepared.input, positions=0) == replace(config.input, positions=0)
-        if isinstance(prepared.input, Patches) and isinstance(config.input, Patches)
-        else prepared.input == config.input
-    )
-    if prepared.output != config.output or not same_input:
+    if prepared.output != config.output or prepared.input.of_data() != config.input.of_data():
         raise FPTError(f"{folder}: the labels or inputs of the model are not those of its data; copy the checkpoint again")
 
 

@@ -18,12 +18,14 @@ from fpt.tasks.audio import AudioTask
 from fpt.tasks.base import TASKS, GeneratedTask, Task
 from fpt.tasks.images import ImageTask
 from fpt.tasks.rows import NumberRows
-from fpt.tasks.text import Smiles
+from fpt.tasks.sides import count_sides
+from fpt.tasks.text import Letters, Smiles
 
 OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
 OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
 OF_NUMBERS = ("numbers_per_token", "standardise")
 OF_TEXT = ("tokenizer", "vocab_size", "augment")
+OF_SIDES = ("environments", "kmers", "side_buckets", "tokens")
 # All that an estimator reads of how others are trained.
 OF_ESTIMATORS = ("output_dir", "overwrite", "seed")
 Reasons = dict[str, str]
@@ -44,12 +46,12 @@ def unread_flags(found: Training) -> Reasons:
     if isinstance(model, Estimator):
         of_training = [name for name in as_dict(found.training) if name not in OF_ESTIMATORS]
         why = f"--model {model.name} is fitted at once, without steps or a checkpoint"
-        reasons |= {name: why for name in (*of_training, *OF_TEXT, "max_length") if name in given}
+        reasons |= {name: why for name in (*of_training, *OF_TEXT, *OF_SIDES, "max_length") if name in given}
     task = _task(found.data)
     if task is not None:
         reasons |= _unread_by_task(task, found.data, model, given)
         if isinstance(model, Frozen):
-            reasons |= _unread_by_input(task, found.model, given)
+            reasons |= _unread_by_input(task, found.data, found.model, given)
     return reasons
 
 
@@ -102,22 +104,29 @@ def _unread_by_backbone(name: str, given: Collection[str]) -> Reasons:
 
 def _unread_by_task(task: Task | GeneratedTask, data: DataArguments, model: Model, given: Collection[str]) -> Reasons:
     if isinstance(task, GeneratedTask):
-        names = ("data_dir", "cache_dir", "num_proc", "max_bad_fraction", "max_length", "keep_notation", *OF_TEXT)
+        names = ("data_dir", "cache_dir", "num_proc", "max_bad_fraction", "max_length", "keep_notation", *OF_TEXT, *OF_SIDES)
         return {name: f"{task.name} is generated, from no files and without text" for name in names if name in given}
     reasons: Reasons = {}
     tokenizer = task.tokenizer and (data.tokenizer or task.tokenizer)
     if tokenizer is None:
-        reasons |= dict.fromkeys(OF_TEXT, f"{task.name} is made of numbers, not of text")
+        reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES), f"{task.name} is made of numbers, not of text")
         if isinstance(task, ImageTask | AudioTask):
             reasons["max_length"] = (
                 f"patches and --{'seconds' if isinstance(task, AudioTask) else 'patch_size'} say how long a sample is"
             )
-    elif tokenizer != "bpe":
+    elif not count_sides(data):
+        reasons |= dict.fromkeys(OF_SIDES, "it is for tokens with --environments or --kmers")
+    if tokenizer is not None and tokenizer != "bpe":
         reasons["vocab_size"] = f"it is for --tokenizer bpe; {task.name} is cut by {tokenizer}"
     if not isinstance(getattr(task, "modality", None), Smiles):
-        reasons |= dict.fromkeys(("augment", "keep_notation"), f"it is for SMILES; {task.name} has none")
+        of_smiles = ("augment", "keep_notation", "environments", "tokens")
+        reasons |= dict.fromkeys(of_smiles, f"it is for SMILES; {task.name} has none")
     elif model.name == "mat":
-        reasons |= dict.fromkeys((*OF_TEXT, "max_length"), "--model mat reads molecules as graphs")
+        reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES, "max_length"), "--model mat reads molecules as graphs")
+    if not isinstance(getattr(task, "modality", None), Letters):
+        reasons["kmers"] = f"it is for proteins and nucleotides; {task.name} has none"
+    if data.environments is None:
+        reasons["tokens"] = "it is for SMILES with --environments"
     reasons |= _unread_options(task, data)
     return {name: why for name, why in reasons.items() if name in given}
 
@@ -161,13 +170,15 @@ def _unread_of_file(data: DataArguments) -> Reasons:
     return dict.fromkeys(unused.get(ending, ("sheet",)), f"{ending or 'such'} files have none")
 
 
-def _unread_by_input(task: Task | GeneratedTask, args: ModelArguments, given: Collection[str]) -> Reasons:
+def _unread_by_input(task: Task | GeneratedTask, data: DataArguments, args: ModelArguments, given: Collection[str]) -> Reasons:
     tokens = task.tokenizer is not None
     reasons: Reasons = {}
     if tokens:
         reasons["input_positions"] = f"it is for patches of numbers; {task.name} is made of text"
         if not args.input_layers:
             reasons["orthogonal_gain"] = f"it is for patches of numbers and --input_layers; {task.name} is made of text"
+    if not count_sides(data):
+        reasons |= dict.fromkeys(("side_width", "side_dropout"), "it is for tokens with --environments or --kmers")
     if not tokens or args.input_layers:
         reasons["input_init"] = "it is for an embedding of tokens; linear layers start orthogonal"
     return {name: why for name, why in reasons.items() if name in given}

@@ -16,6 +16,7 @@ from fpt.backbones.base import DTYPES, Backbone, Family
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.models.base import Network
+from fpt.models.pooling import Pooling
 from fpt.models.tuning import Tuning, add_lora, perceptron
 from fpt.outputs import Output
 
@@ -55,7 +56,7 @@ class FPT(Network):
         self.input = inputs.module(hidden, tuning.input_layers)
         self.core, self.family, self.core_dtype = backbone, family, core_dtype
         self.readout = perceptron(hidden, tuning.readout_layers, output.size)
-        self.read_tokens, self.width = output.tokens, hidden
+        self.pooling, self.width = Pooling(tuning.readout, output.tokens, hidden), hidden
         self.dropout = nn.Dropout(dropout)
         for layer in self.readout.modules():
             if isinstance(layer, nn.Linear):
@@ -68,7 +69,8 @@ class FPT(Network):
             add_lora(backbone, tuning)
         for name, parameter in self.input.named_parameters():
             parameter.requires_grad_(("pos" if name == "positions" else "in") in tuning.parts)
-        self.readout.requires_grad_("out" in tuning.parts)
+        for part in (self.readout, self.pooling):
+            part.requires_grad_("out" in tuning.parts)
 
     def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Read sequences that are padded on the right.
@@ -78,24 +80,29 @@ class FPT(Network):
             attention_mask: (batch, tokens), 1 for real tokens and 0 for padding.
 
         Returns:
-            Logits (batch, read tokens * output size) in fp32, read at the last real tokens of each sequence.
+            Logits (batch, read tokens * output size) in fp32, read as --readout says.
         """
         with self.precision(attention_mask.device.type):
             states = self.family.states(self.core, self.embed(inputs), attention_mask, self.read(attention_mask))
-            return self.logits(states)
+            return self.logits(states, attention_mask)
+
+    @property
+    def draws(self) -> bool:
+        """Whether its input or its readout draws random numbers in training."""
+        around = (self.dropout, *self.input.modules())
+        return any(module.p > 0 for module in around if isinstance(module, nn.Dropout))
 
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
         """What goes into the backbone, (batch, tokens, hidden)."""
         return self.dropout(self.input(inputs))
 
     def read(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Positions (batch, read tokens) of the last real tokens."""
-        end = attention_mask.sum(dim=1, keepdim=True)
-        return end - torch.arange(self.read_tokens, 0, -1, device=end.device)
+        """Positions (batch, wanted) of the states that are read; see `Pooling`."""
+        return self.pooling.positions(attention_mask)
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, read tokens * output size) in fp32 of the backbone's states (batch, read tokens, hidden)."""
-        return self.readout(self.dropout(states)).flatten(1).float()
+    def logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, read tokens * output size) in fp32 of the backbone's states (batch, wanted, hidden) at `read`."""
+        return self.readout(self.dropout(self.pooling(states, attention_mask))).flatten(1).float()
 
     def train(self, mode: bool = True) -> FPT:
         """Set the mode; see `core_dropout`."""

@@ -18,7 +18,7 @@ from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.models.base import MODELS, Made, TrainedModel
 from fpt.models.fpt import build_model
-from fpt.models.input_init import init_input, with_positions
+from fpt.models.input_init import init_input, with_positions, with_sides
 from fpt.models.tuning import Tuning, parse_parts, parse_widths
 from fpt.tasks.base import SPLITS
 from fpt.text.log import Log
@@ -50,6 +50,7 @@ class Frozen(TrainedModel):
         tuning = tuning_of(model_args)
         backbone = load_backbone(spec_of(model_args, each[0].seed), log, tuning.parts)
         check_length(prepared, backbone)
+        prepared.input = with_sides(prepared.input, model_args.side_width, model_args.side_dropout)
         prepared.input = with_positions(prepared.input, backbone, model_args.input_positions, longest_sample(prepared))
         backbones = [backbone, *(backbone.twin(tuning.parts) for _ in each[1:])]
         made = [self._made(own, prepared, model_args, tuning, args) for own, args in zip(backbones, each, strict=True)]
@@ -89,6 +90,7 @@ def tuning_of(args: ModelArguments) -> Tuning:
         args.lora_alpha,
         parse_widths(args.input_layers, "--input_layers"),
         parse_widths(args.readout_layers, "--readout_layers"),
+        args.readout,
     )
 
 

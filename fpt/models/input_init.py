@@ -14,6 +14,7 @@ from fpt.data.open_tokenizer import native
 from fpt.errors import FPTError
 from fpt.inputs import Input, PatchEmbedding, Patches
 from fpt.models.fpt import FPT
+from fpt.side_tokens import SideEmbedding, SideTokens
 
 # Position embeddings start at this share of the backbone's scale.
 POSITION_SHARE = 0.5
@@ -21,6 +22,11 @@ POSITION_SHARE = 0.5
 
 # Patches start larger than the backbone's own inputs, so that what its blocks add does not drown them (docs/tuning.md).
 PATCH_SCALE = 4.0
+
+
+def with_sides(inputs: Input, width: int, dropout: float) -> Input:
+    """The inputs with the model's own settings of what a token carries besides its id."""
+    return replace(inputs, width=width, dropout=dropout) if isinstance(inputs, SideTokens) else inputs
 
 
 def with_positions(inputs: Input, backbone: Backbone, how: str, longest: int) -> Input:
@@ -75,11 +81,17 @@ def init_input(
     if how not in ("core", "normal"):
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
     std = backbone.input_std
+    if isinstance(model.input, SideEmbedding):
+        std = _init_sides(model.input, std, 1.0 if scale is None else scale)
+        if isinstance(model.input.tokens, nn.Embedding):
+            start = _init_table(model.input.tokens, backbone, tokenizer, how, 1.0 if scale is None else scale)
+            return f"{start}; sides start at a normal with std {std:.4f}"
     if isinstance(model.input, nn.Embedding):
         return _init_table(model.input, backbone, tokenizer, how, 1.0 if scale is None else scale)
     if scale is None:
         scale = PATCH_SCALE if isinstance(model.input, PatchEmbedding) else 1.0
-    linear = [layer for layer in model.input.modules() if isinstance(layer, nn.Linear)]
+    around = model.input.tokens if isinstance(model.input, SideEmbedding) else model.input
+    linear = [layer for layer in around.modules() if isinstance(layer, nn.Linear)]
     for layer in linear:
         dim, hidden = layer.in_features, layer.out_features
         # An orthogonal matrix keeps lengths, so the numbers shrink where there are more of them. ReLU halves squares.
@@ -92,6 +104,14 @@ def init_input(
     if gain is not None:
         return f"orthogonal layers of gain {gain:g}"
     return f"orthogonal layers that give states of std {scale * std:.4f}"
+
+
+def _init_sides(embedding: SideEmbedding, std: float, scale: float) -> float:
+    """Let the sum of a token's sides start at the scale of the backbone's own inputs; returns its standard deviation."""
+    embedding.table.weight.normal_(std=1.0)
+    embedding.mix.weight.normal_(std=std * scale / math.sqrt(embedding.mix.in_features))
+    embedding.mix.bias.zero_()
+    return std * scale
 
 
 def _init_table(

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from fpt.errors import FPTError, did_you_mean
+from fpt.models.pooling import READOUTS
 
 PARTS = ("ln", "pos", "attn", "ff", "in", "out", "lora")
 # Of the input layer or the readout.
@@ -40,6 +41,7 @@ class Tuning:
         parts: of the backbone and around it; ``other`` is what is in no named part and only trained with everything else.
         lora_rank, lora_alpha: of the adapters, when ``lora`` is among the parts.
         input_layers, readout_layers: widths of hidden layers between the input and the backbone, and between it and the answer.
+        readout: what is read of the states; see `fpt.models.pooling`.
     """
 
     parts: tuple[str, ...] = PRESETS["fpt"]
@@ -47,6 +49,7 @@ class Tuning:
     lora_alpha: float = 16.0
     input_layers: tuple[int, ...] = ()
     readout_layers: tuple[int, ...] = ()
+    readout: str = "last"
 
     def __post_init__(self) -> None:
         for name in ("parts", "input_layers", "readout_layers"):
@@ -54,6 +57,9 @@ class Tuning:
         widths = (self.lora_rank, *self.input_layers, *self.readout_layers)
         if min(widths) < 1 or len(widths) > MOST_HIDDEN_LAYERS or not math.isfinite(self.lora_alpha):
             raise ValueError(f"a width or rank below 1, more than {MOST_HIDDEN_LAYERS} hidden layers, or a lora_alpha not finite")
+
+        if self.readout not in READOUTS:
+            raise ValueError(f"readout {self.readout!r:.50} is not one of {', '.join(READOUTS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values for `Tuning(**values)`."""

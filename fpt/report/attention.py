@@ -51,7 +51,7 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
             with model.precision("cpu"):
                 states = model.input(batch["inputs"])
                 found = backbone(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
-                logits = model.readout(take(found.last_hidden_state, read)).flatten(1).float()
+                logits = model.logits(take(found.last_hidden_state, read), mask)
             layers = torch.stack([layer[0, :, read[0]] for layer in found.attentions])
             label = samples[index]["label"]
             out.append(Looked(index, layers.float().numpy(), prepared.output.predict(logits)[0].numpy(), label))
@@ -81,6 +81,7 @@ def features(
         mask = batch["attention_mask"]
         with model.precision("cpu"):
             found = model.family.states(model.core, model.input(batch["inputs"]), mask, model.read(mask))
+            found = model.pooling(found, mask)
         states.append(found.flatten(1).float().numpy())
         labels += [row["label"] for row in rows]
     return np.concatenate(states), np.asarray(labels)

@@ -15,6 +15,7 @@ from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
 from fpt.report.figures import Block, Paragraph, Picture, Pictures, figure, image
 from fpt.tasks.images import ImageTask, unpatch
+from fpt.tasks.sides import is_atom, pieces_of
 from fpt.tasks.text import Smiles, chemistry
 from fpt.text.escape import molecule_text, picture_text
 from fpt.text.log import silent
@@ -64,11 +65,9 @@ def sample_picture(prepared: Prepared, looked: Looked) -> Picture:
     if isinstance(prepared.output, Bits):
         return figure(lambda axis: _bits(axis, weights), 5, 3)
     task, weights = prepared.task, weights.mean(0)
-    tokenizer = prepared.tokenizer
-    if isinstance(getattr(task, "modality", None), Smiles) and prepared.args.tokenizer == "atom" and tokenizer is not None:
+    if isinstance(getattr(task, "modality", None), Smiles) and prepared.args.tokenizer == "atom":
         text = prepared.splits["test"][looked.index]["text"]
-        ids = prepared.splits["test"][looked.index]["input_ids"]
-        return molecule_picture(text, tokenizer.convert_ids_to_tokens(ids), weights, title)
+        return molecule_picture(text, pieces_of(text, prepared.args), weights, title)
     if isinstance(task, ImageTask):
         return figure(lambda axes: _picture(axes, prepared, looked, weights, title), 5, 2.6, 2)
     return figure(lambda axis: _bars(axis, weights, title), 5, 2.2)
@@ -79,8 +78,10 @@ def molecule_picture(smiles: str, tokens: Sequence[str], weights: np.ndarray, ti
     chem = chemistry()
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    molecule = chem.MolFromSmiles(smiles)
-    atoms = [float(weight) for token, weight in zip(tokens, weights, strict=False) if _is_atom(token)]
+    options = chem.SmilesParserParams()
+    options.removeHs = False  # type: ignore[assignment]  # every atom token is an atom of the picture
+    molecule = chem.MolFromSmiles(smiles, options)
+    atoms = [float(weight) for token, weight in zip(tokens, weights, strict=False) if is_atom(token)]
     if len(atoms) < molecule.GetNumAtoms():  # a long molecule was cut
         atoms += [0.0] * (molecule.GetNumAtoms() - len(atoms))
     top = max(max(atoms), 1e-9)
@@ -90,11 +91,6 @@ def molecule_picture(smiles: str, tokens: Sequence[str], weights: np.ndarray, ti
     drawer.DrawMolecule(molecule, legend=molecule_text(title), **lit)
     drawer.FinishDrawing()
     return image(drawer.GetDrawingText(), smiles)
-
-
-def _is_atom(token: str) -> bool:
-    """Whether a token of a SMILES is an atom: in brackets with an element, or letters alone."""
-    return (token.startswith("[") and not token.startswith(("[BOS", "[EOS", "[PAD", "[UNK"))) or token.isalpha()
 
 
 def _picture(axes: Any, prepared: Prepared, looked: Looked, weights: np.ndarray, title: str) -> None:

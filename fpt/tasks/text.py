@@ -23,9 +23,10 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.data.characters import EMPTY, named, short, unreadable
-from fpt.data.tokenizers import encode_texts, unknown_id
+from fpt.data.tokenizers import unknown_id
 from fpt.optional import need
 from fpt.tasks.base import Task
+from fpt.tasks.sides import encode_tokens
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -255,23 +256,23 @@ class TextTask(Task):
             of its tokens the tokenizer does not know).
         """
         assert tokenizer is not None and self.modality is not None
-        ids, cut = encode_texts(rows["text"], tokenizer, args.longest)
+        encoded = encode_tokens(rows["text"], tokenizer, args)
         unknown = unknown_id(tokenizer)
         columns: dict[str, list[Any]] = {
-            "input_ids": ids,
-            "length": [len(i) for i in ids],
-            "cut": cut,
-            "unknown": [0 if unknown is None else i.count(unknown) for i in ids],
-            "reason": ["" if i else "the tokenizer has no tokens for it" for i in ids],
+            "input_ids": encoded.inputs,
+            "length": [len(i) for i in encoded.ids],
+            "cut": encoded.cut,
+            "unknown": [0 if unknown is None else i.count(unknown) for i in encoded.ids],
+            "reason": encoded.reasons,
         }
         if args.augment:
             # The seed is the text itself, so a variant does not depend on how rows are spread over processes.
             seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in rows["text"]]
             variants = [
-                encode_texts(self.modality.variants(text, args.augment, seed) or [text], tokenizer, args.longest)[0]
+                encode_tokens(self.modality.variants(text, args.augment, seed) or [text], tokenizer, args).inputs
                 for text, seed in zip(rows["text"], seeds, strict=True)
             ]
-            columns["variants"] = [[v for v in own if v] or [i] for own, i in zip(variants, ids, strict=True)]
+            columns["variants"] = [[v for v in own if v] or [i] for own, i in zip(variants, encoded.inputs, strict=True)]
         return columns
 
 

@@ -85,7 +85,7 @@ class Together(nn.Module):
             reads = [model.read(mask) for model, mask in zip(models, masks, strict=True)]
             self.runs.start(active, [mask.numel() for mask in masks], [read.numel() for read in reads])
             states = self.family.packed(self.core, embeds, masks, reads)
-            return [_logits(*each) for each in zip(models, states, random, strict=True)]
+            return [_logits(*each) for each in zip(models, states, masks, random, strict=True)]
 
     def fits(self, batches: Sequence[Batch]) -> bool:
         """Whether these batches can go in one row."""
@@ -137,20 +137,20 @@ def _embed(model: FPT, batch: Batch, random: OwnRandom | None) -> torch.Tensor:
     return model.embed(batch["inputs"]) if not _draws(model, random) else _in_own(random, model.embed, batch["inputs"])
 
 
-def _logits(model: FPT, states: torch.Tensor, random: OwnRandom | None) -> torch.Tensor:
+def _logits(model: FPT, states: torch.Tensor, mask: torch.Tensor, random: OwnRandom | None) -> torch.Tensor:
     """Logits of a run, with the dropout that it draws alone."""
-    return model.logits(states) if not _draws(model, random) else _in_own(random, model.logits, states)
+    return model.logits(states, mask) if not _draws(model, random) else _in_own(random, model.logits, states, mask)
 
 
 def _draws(model: FPT, random: OwnRandom | None) -> bool:
-    return random is not None and model.training and model.dropout.p > 0
+    return random is not None and model.training and model.draws
 
 
 @torch.compiler.disable
-def _in_own(random: OwnRandom | None, call: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+def _in_own(random: OwnRandom | None, call: Callable[..., torch.Tensor], *values: torch.Tensor) -> torch.Tensor:
     """A call that draws from the run's numbers; not compiled, for these live outside of a graph."""
     with drawing(random):
-        return call(values)
+        return call(*values)
 
 
 def rows(batches: Sequence[Batch], most: int) -> Iterator[list[int]]:
