@@ -17,7 +17,9 @@ from typing import Any
 
 # The extra of pyproject.toml that installs a package.
 EXTRAS = {
+    "catboost": "catboost",
     "deepspeed": "deepspeed",
+    "lightgbm": "lightgbm",
     "lmdb": "chem",
     "matplotlib": "report",
     "rdkit": "chem",
