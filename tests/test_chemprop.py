@@ -95,4 +95,4 @@ def test_chemprop_on_molecules_of_a_users_own(kind: str, tmp_path: Path) -> None
     if kind == "number":
         assert scores["mae"] < 2  # of 100 to 115
     else:
-        assert scores["accuracy"] > 0.7
+        assert scores["accuracy"] > 0.5  # the largest class has a third

@@ -101,7 +101,10 @@ def predict(network: Any, rows: Any, output: Output, batch_size: int) -> np.ndar
     network.train(training)
     if isinstance(output, Value):
         return found
-    return np.concatenate([1 - found, found], axis=1) if output.size == 2 else found[:, 0]
+    if output.size == 2:
+        return np.concatenate([1 - found, found], axis=1)
+    # They come in fp32 and sum to 1 in that precision only.
+    return found[:, 0] / found[:, 0].sum(axis=1, keepdims=True)
 
 
 class Best:
