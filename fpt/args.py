@@ -84,8 +84,8 @@ class ModelArguments:
     _argument_group_name = "model"
     model: str = arg(
         "fpt",
-        "What is trained: fpt (the frozen transformer) or a baseline: full, lstm, mat, morgan, ast, vit, cnn; with --help its own"
-        " arguments are listed too.",
+        "What is trained: fpt (the frozen transformer) or a baseline: full, lstm, mat, morgan, chemprop, ast, vit, cnn; with"
+        " --help its own arguments are listed too.",
     )
     backbone: str = arg(
         "gpt2",

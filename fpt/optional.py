@@ -17,7 +17,11 @@ from typing import Any
 
 # The extra of pyproject.toml that installs a package.
 EXTRAS = {
+    "catboost": "catboost",
+    "chemprop": "chemprop",
     "deepspeed": "deepspeed",
+    "lightgbm": "lightgbm",
+    "lightning": "chemprop",
     "lmdb": "chem",
     "matplotlib": "report",
     "rdkit": "chem",

@@ -96,7 +96,7 @@ def test_what_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 KINDS = [DataArguments, ModelArguments, TrainArguments, ExperimentArguments, PlanArguments, EvaluateArguments]
 OWN = {TASKS[name.replace("NAME", "bbb_martins").replace("FILE", "x.csv").replace("DIR", "x")].options for name in TASKS}
-OWN |= {MODELS[name].options for name in MODELS}
+OWN |= {MODELS.find(name).options for name in MODELS}
 NUMBERS = [
     (kind, one.name, float in (hint, *getattr(hint, "__args__", ())))
     for kind in [*KINDS, *sorted(OWN - {None}, key=lambda kind: (kind.__module__, kind.__name__))]

@@ -75,6 +75,9 @@ def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str])
         if args.model_options.get("ast_checkpoint"):
             names = ("ast_width", "ast_layers", "ast_heads")
             reasons |= {name: "--ast_checkpoint has its own shape" for name in names if name in given}
+        kind = model.options
+        if kind is not None and hasattr(kind, "unread"):
+            reasons |= kind(**args.model_options).unread(given)
         return reasons
     reasons = {
         name: f"--model {model.name} stands for --{name} {value}"

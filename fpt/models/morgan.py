@@ -1,36 +1,37 @@
-"""What a chemist would try first: Morgan fingerprints (ECFP4: radius 2, 2,048 bits) and a classical model of scikit-learn.
+"""What a chemist would try first: Morgan fingerprints (ECFP4: radius 2, 2,048 bits) or descriptors, and a classical model.
 
-Rogers and Hahn, J. Chem. Inf. Model. 2010, 50, 742. Any task on SMILES, classes or a number. Settings are chosen on the
-validation split: the number of trees of the boosting, the strength of the penalty of the linear model.
+Any task on SMILES, classes or a number. Settings are chosen on the validation split: the number of trees of the boosting and its
+rate, the strength of the penalty of the linear model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
-from fpt.args import arg
+from fpt.args import ModelArguments, arg
 from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
-from fpt.flags.checks import check_known
+from fpt.flags import checks
+from fpt.flags.checks import check_known, check_ranges, number_list
 from fpt.metrics import is_better
 from fpt.models.base import MODELS, Estimator, Fitted
+from fpt.models.estimators import ESTIMATORS, PACKAGES, Problem
+from fpt.models.molecule_features import BITS, KINDS, RADIUS, fingerprints, molecules_only, read_features
+from fpt.optional import need
 from fpt.outputs import Classes, Value
 from fpt.results import Evaluation
 from fpt.tasks.base import GeneratedTask, Task
-from fpt.tasks.text import Smiles, chemistry
 from fpt.text.log import Log
 
-RADIUS, BITS = 2, 2048
-TREES, SHOWN = 400, 10
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-# Predictions of valid and test for one setting, and the setting.
-Tried = tuple[dict[str, Any], dict[str, np.ndarray]]
+__all__ = ["Morgan", "MorganOptions", "all_classes", "fingerprints"]
+# Bits keep the one rate of their published results.
+RATES = {"bits": (0.1,)}
+OTHER_RATES = (0.05, 0.1)
 
 
 @dataclass
@@ -38,55 +39,37 @@ class MorganOptions:
     """The classical model."""
 
     _argument_group_name = "morgan"
-    estimator: str = arg("boosting", "boosting (gradient-boosted trees) or linear (logistic or ridge regression).")
+    estimator: str = arg(
+        "boosting",
+        "boosting (gradient-boosted trees of scikit-learn), lightgbm or catboost (the same by packages of their own), or linear"
+        " (logistic or ridge regression).",
+    )
+    morgan_features: str = arg(
+        "bits",
+        "bits (whether a substructure occurs), counts (how often), descriptors (RDKit's 2D descriptors) or counts+descriptors.",
+    )
+    trees: int = arg(400, "Largest number of trees; the best multiple of 10 on the validation split is taken.")
+    tree_rates: str | None = arg(
+        None,
+        "Learning rates of the boosting, the best one on the validation split is taken; 0.05,0.1 when not given (bits: 0.1).",
+    )
 
     def __post_init__(self) -> None:
-        check_known(self, estimator=("boosting", "linear"))
+        check_known(self, estimator=ESTIMATORS, morgan_features=KINDS)
+        check_ranges(self, trees=checks.Range(1, 100_000))
+        self.rates()
 
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates to try."""
+        if self.tree_rates is None:
+            return RATES.get(self.morgan_features, OTHER_RATES)
+        return tuple(number_list(self.tree_rates, float, checks.RATE, "--tree_rates", "0.05,0.1"))
 
-def fingerprints(smiles: list[str]) -> np.ndarray:
-    """Morgan fingerprints (molecules, 2048), 0 or 1.
-
-    Raises:
-        ValueError: rdkit can't read one.
-    """
-    chem = chemistry()
-    from rdkit.Chem import rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    out = np.zeros((len(smiles), BITS), dtype=np.uint8)
-    for row, text in zip(out, smiles, strict=True):
-        molecule = chem.MolFromSmiles(text)
-        if molecule is None:
-            raise ValueError(f"invalid SMILES {text!r}")
-        row[:] = generator.GetFingerprintAsNumPy(molecule)
-    return out
-
-
-def boosted(features: dict[str, np.ndarray], labels: np.ndarray, number: bool, seed: int) -> Iterator[Tried]:
-    """Gradient boosting after every 10 trees."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    kind: Any = HistGradientBoostingRegressor if number else HistGradientBoostingClassifier
-    model = kind(max_iter=TREES, early_stopping=False, random_state=seed).fit(features["train"], labels)
-    stages = {s: (model.staged_predict if number else model.staged_predict_proba)(features[s]) for s in ("valid", "test")}
-    for trees, (valid, test) in enumerate(zip(stages["valid"], stages["test"], strict=True), 1):
-        if trees % SHOWN == 0:
-            yield {"trees": trees}, {"valid": valid, "test": test}
-
-
-def linear(features: dict[str, np.ndarray], labels: np.ndarray, number: bool, seed: int) -> Iterator[Tried]:
-    """Logistic or ridge regression with penalties of several strengths."""
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    for strength in PENALTIES:
-        model: Any = Ridge(alpha=1 / strength) if number else LogisticRegression(C=strength, max_iter=2000, random_state=seed)
-        model.fit(features["train"].astype(np.float64), labels)
-        answer = model.predict if number else model.predict_proba
-        yield {"C": strength}, {s: answer(features[s].astype(np.float64)) for s in ("valid", "test")}
-
-
-ESTIMATORS: dict[str, Callable[..., Iterator[Tried]]] = {"boosting": boosted, "linear": linear}
+    def unread(self, given: Collection[str]) -> dict[str, str]:
+        """Why flags have no meaning beside the others."""
+        if self.estimator != "linear":
+            return {}
+        return {name: "--estimator linear has no trees" for name in ("trees", "tree_rates") if name in given}
 
 
 def all_classes(probabilities: np.ndarray, present: np.ndarray, size: int) -> np.ndarray:
@@ -106,28 +89,40 @@ class Morgan(Estimator):
 
     def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
         """As it is, when it has molecules."""
-        if not isinstance(getattr(task, "modality", None), Smiles):
-            raise FPTError(f"--model morgan reads molecules; {task.name} has no SMILES")
-        return task
+        return molecules_only(self.name, task)
+
+    def check(self, args: ModelArguments) -> dict[str, Any]:
+        """The model's own options with their defaults.
+
+        Raises:
+            FPTError: something was given that it does not have, or the package of the estimator is missing.
+        """
+        options = super().check(args)
+        if package := PACKAGES.get(options["estimator"]):
+            need(package, f"--estimator {options['estimator']}")
+        return options
 
     def fit(self, prepared: Prepared, options: Mapping[str, Any], seed: int, log: Log) -> Fitted:
         """Fit on train; the setting with the best primary metric on valid is taken."""
-        name = options["estimator"]
+        own = MorganOptions(**options)
         if not isinstance(prepared.output, Classes | Value):
             raise FPTError(
                 f"--model morgan predicts one class or one number; the labels of {prepared.task.name} are of another kind"
             )
         number = isinstance(prepared.output, Value)
-        log(f"model: {self.name}, {name} on fingerprints of radius {RADIUS} and {BITS:,} bits")
-        features = {split: fingerprints(list(rows["text"])) for split, rows in prepared.splits.items()}
+        log(f"model: {self.name}, {own.estimator} on {_described(own.morgan_features)}")
+        smiles = {split: list(rows["text"]) for split, rows in prepared.splits.items()}
+        features = read_features(own.morgan_features, smiles, prepared.args.num_proc, log)
         labels = {split: numbers(rows, "label") for split, rows in prepared.splits.items()}
+        present = np.unique(labels["train"])
         primary, best = prepared.primary_metric, None
         history: list[Evaluation] = []
-        for setting, predictions in ESTIMATORS[name](features, labels["train"], number, seed):
+        for setting, predictions in ESTIMATORS[own.estimator](
+            Problem(features, labels["train"], number, seed, own.trees, own.rates())
+        ):
             if number:
                 predictions = {s: p[:, None] for s, p in predictions.items()}
             else:
-                present = np.unique(labels["train"])
                 predictions = {s: all_classes(p, present, prepared.output.size) for s, p in predictions.items()}
             metrics = prepared.output.metrics(labels["valid"], predictions["valid"])
             history.append(cast(Evaluation, {**setting, "valid": metrics}))
@@ -135,7 +130,19 @@ class Morgan(Estimator):
                 best = metrics[primary], setting, predictions
         assert best is not None
         log(f"model: {', '.join(f'{k} {v:g}' for k, v in best[1].items())} is best on valid")
-        return Fitted(best[2], {"estimator": name, **best[1]}, history)
+        of_features = {} if own.morgan_features == "bits" else {"features": own.morgan_features}
+        return Fitted(best[2], {"estimator": own.estimator, **of_features, **best[1]}, history)
+
+
+def _described(kind: str) -> str:
+    """Features in words."""
+    shape = f"fingerprints of radius {RADIUS} and {BITS:,} bits"
+    return {
+        "bits": shape,
+        "counts": f"counts of {shape}",
+        "descriptors": "descriptors",
+        "counts+descriptors": f"counts of {shape} and descriptors",
+    }[kind]
 
 
 MODELS.register("morgan")(Morgan())

@@ -152,8 +152,9 @@ def row_name(results: RunResults) -> str:
     layers = f", {backbone.num_layers} layers" if backbone.num_layers else ""
     if model in ("fpt", "full", "lstm"):
         return f"{'FPT' if model == 'fpt' else model}, {backbone.name}{layers}"
-    chosen = (results.chosen or {}).get("estimator")
-    return f"{model} ({chosen})" if chosen else model
+    found = results.chosen or {}
+    chosen = [str(found[name]) for name in ("estimator", "features") if name in found]
+    return f"{model} ({', '.join(chosen)})" if chosen else model
 
 
 def _place(folder: Path, known: dict[Path, _About]) -> tuple[int, _Named] | None:
