@@ -61,6 +61,9 @@ class DataArguments:
         " them), descriptors (RDKit's 2D descriptors, standardised on train) or counts+descriptors.",
     )
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
+    augment_each_epoch: bool = arg(
+        False, "Write each training molecule as another random SMILES in every epoch; unlike --augment it stores none."
+    )
     keep_notation: bool = arg(
         False, "Tokenize SMILES as they are written; by default they are made canonical (rdkit), so that notation tells nothing."
     )
@@ -253,6 +256,9 @@ class EvaluateArguments:
     decimal: str | None = arg(None, "Decimal separator in --predict, . or , ; what its cells show when not given.")
     sheet: str | None = arg(None, "Sheet of an Excel file; the first one when not given.")
     output: str | None = arg(None, "Where predictions (CSV) or metrics (JSON) are written.")
+    test_time_augment: int = arg(
+        0, "For SMILES: predict the mean over the given one and N random ones of the same molecule (0: the given one alone)."
+    )
     fetch_data: bool = arg(False, "Fetch the dataset of the Hub that the checkpoint names, where it is not in the cache.")
     raw_cells: bool = arg(
         False,
@@ -267,6 +273,7 @@ class EvaluateArguments:
     def __post_init__(self) -> None:
         if isinstance(self.checkpoint, str):
             self.checkpoint = [self.checkpoint]
+        check_ranges(self, test_time_augment=checks.Range(0, 1000))
         check_ranges(self, eval_batch_size=checks.COUNT, num_proc=checks.Range(1, 4096))
         check_known(self, split=SPLITS)
 

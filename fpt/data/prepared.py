@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.data.manifest import Manifest
+from fpt.data.rewritten import Rewritten
 from fpt.data.samples import ArrowSamples, Samples
 from fpt.inputs import Input
 from fpt.outputs import Output
@@ -47,6 +48,14 @@ class Prepared:
         """The samples of a split; `seed` picks the variants."""
         rows = self.splits[split]
         return rows if isinstance(rows, Samples) else ArrowSamples(rows, self.input, seed)
+
+    def train_samples(self, seed: int) -> Samples:
+        """The samples of the training split as training reads them; `seed` decides how they are written and augmented."""
+        return self.rewritten("train", seed) if self.args.augment_each_epoch else self.samples("train", seed)
+
+    def rewritten(self, split: str, seed: int) -> Rewritten:
+        """The samples of a split of molecules, written in other ways."""
+        return Rewritten(self.splits[split], self.input, seed, self.task, self.args, self.tokenizer)
 
     @property
     def primary_metric(self) -> str:

@@ -21,14 +21,12 @@ from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.ensemble import SPREAD, mean_prediction, spread_of
 from fpt.errors import FPTError, did_you_mean
 from fpt.evaluation.predict import check_finite, predict
-from fpt.inputs import Input
+from fpt.evaluation.row_reader import RowReader
 from fpt.models.base import Network
 from fpt.outputs import Output
-from fpt.sample_vectors import COLUMN
 from fpt.tasks.audio import AudioTask, sound_suffixes
 from fpt.tasks.base import Task
 from fpt.tasks.images import ImageTask, picture_suffixes
-from fpt.tasks.rows import beside
 from fpt.tasks.text import Smiles
 from fpt.text.log import Log, silent
 
@@ -169,16 +167,20 @@ def predict_file(
     config: CheckpointConfig,
     batch_size: int,
     accelerator: Accelerator,
+    writings: int = 0,
 ) -> pd.DataFrame:
     """Predict each row by one model, or by the mean of several; the result has the rows as they were, in their order.
+
+    Args:
+        writings: random SMILES of each molecule whose predictions are averaged with that of the given one.
 
     Returns:
         The rows with the columns of the output (``prediction``, for classes ``probability_NAME`` of each; of several models
         ``spread``, see `fpt.ensemble`) and ``reason``: why a row has an empty prediction, that its input was cut, or that it
         has unknown tokens.
     """
-    shape, output, rows = config.input, config.output, inputs.rows
-    task = _reading_task(task, inputs, config.data.schema)
+    output, rows = config.output, inputs.rows
+    reader = RowReader(_reading_task(task, inputs, config.data.schema), args, tokenizer, config.input, writings)
     samples = _Listed()
     cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output, len(models))}
     found = {name: list(rows[column]) for name, column in inputs.columns.items()}
@@ -186,46 +188,33 @@ def predict_file(
         try:
             if row in inputs.bad:
                 raise ValueError(inputs.bad[row])
-            read = _read(task, {name: _cell(cells_of[row], task, inputs.folder) for name, cells_of in found.items()})
-            features = task.encode({k: [v] for k, v in read.items()}, args, tokenizer)
+            own, cells[REASON][row] = reader.read({name: column[row] for name, column in found.items()}, inputs.folder)
         except ValueError as error:
             cells[REASON][row] = str(error)
             continue
-        cells[REASON][row] = features["reason"][0]
-        if not features["reason"][0]:
-            read_of = {name: np.asarray(features[name][0]) for name in (shape.column, *([COLUMN] if shape.vector else []))}
-            _check_vector(read_of, shape)
-            samples.append({"row": row, **read_of, "length": features["length"][0]})
-            cells[REASON][row] = "; ".join(_remarks(features, task, args))
+        samples += [{"row": row, **sample} for sample in own]
     if samples:
-        each = [predict(accelerator.prepare(m), samples, shape, output, batch_size, accelerator)[0] for m in models]
+        each = [predict(accelerator.prepare(m), samples, config.input, output, batch_size, accelerator)[0] for m in models]
         for predictions in each:
             check_finite(predictions)
+        places, each = _by_row(samples, each)
         spreads = spread_of(each, output)
-        for sample, prediction, spread in zip(samples, mean_prediction(each), spreads, strict=True):
+        for row, prediction, spread in zip(places, mean_prediction(each), spreads, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
-                cells[name][sample["row"]] = cell
+                cells[name][row] = cell
             if SPREAD in cells:
-                cells[SPREAD][sample["row"]] = f"{spread:.6g}"
+                cells[SPREAD][row] = f"{spread:.6g}"
     # Objects: texts of pandas can't hold half a character, and a list in Python may.
     texts = {name: pd.Series(list(map(cell_text, column)), column.index, object) for name, column in rows.items()}
     return pd.DataFrame(texts, columns=rows.columns).assign(**cells)
 
 
-def _check_vector(sample: Mapping[str, np.ndarray], shape: Input) -> None:
-    """Refuse a vector of other numbers than the model was trained on."""
-    if shape.vector is not None and len(sample[COLUMN]) != shape.vector.dim:
-        raise FPTError(
-            f"the model was trained on vectors of {shape.vector.dim:,} numbers, the rdkit that is installed here computes"
-            f" {len(sample[COLUMN]):,}; install the release that the checkpoint's config.json names under data.request.libraries"
-        )
-
-
-def _remarks(features: Mapping[str, Sequence[Any]], task: Task, args: DataArguments) -> list[str]:
-    """What a user should know of an input that was predicted."""
-    remarks = [task.cut_reason(args)] if features.get("cut", [False])[0] else []
-    unknown = int(features.get("unknown", [0])[0])
-    return remarks + ([f"{unknown} unknown {'token' if unknown == 1 else 'tokens'}"] if unknown else [])
+def _by_row(samples: _Listed, each: list[np.ndarray]) -> tuple[list[int], list[np.ndarray]]:
+    """The rows of the file that samples are of, and the mean prediction of each row by each model."""
+    rows, first = np.unique([sample["row"] for sample in samples], return_index=True)
+    if len(rows) == len(samples):
+        return [sample["row"] for sample in samples], each
+    return rows.tolist(), [np.add.reduceat(p, first) / np.diff([*first, len(samples)])[:, None] for p in each]
 
 
 def _reading_task(task: Task, inputs: Inputs, schema: Schema | None) -> Task:
@@ -245,21 +234,6 @@ def decimal_in(rows: pd.DataFrame, columns: Iterable[str], schema: Schema | None
         return None
     cells = {name: list(rows[name]) for name in columns}
     return schema.decimal if schema.lists else decimal_of(cells, given, "the file", schema.decimal)
-
-
-def _read(task: Task, cells: dict[str, Any]) -> dict[str, Any]:
-    """Raw columns of a row; a picture or sound may be given as the bytes of its file."""
-    (first, *_) = cells.values()
-    if isinstance(first, bytes) and isinstance(task, (ImageTask, AudioTask)):
-        return {"image" if isinstance(task, ImageTask) else "sound": first}
-    if any(isinstance(cell, (list, tuple, dict, np.ndarray)) for cell in cells.values()) and task.tokenizer is not None:
-        raise ValueError("not a text")
-    return task.read_row(cells)
-
-
-def _cell(cell: Any, task: Task, folder: Path | None) -> Any:
-    """A cell as the task reads it; a relative name of a file is looked for beside the table first."""
-    return beside(cell, folder) if isinstance(task, (ImageTask, AudioTask)) else cell
 
 
 def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inputs:

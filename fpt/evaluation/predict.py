@@ -15,6 +15,7 @@ from datasets import Dataset
 from fpt.data.batches import SortedBatchSampler, fed, make_loader
 from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
+from fpt.ensemble import mean_prediction
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.metrics import RESOLUTION, RESOLUTIONS
@@ -71,9 +72,16 @@ def check_finite(predictions: np.ndarray) -> None:
 
 
 def predict_split(
-    model: torch.nn.Module, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator
+    model: torch.nn.Module, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator, writings: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and labels of a split, without augmentation, the labels in their own unit; see `predict`."""
+    """Predictions and labels of a split, the labels in their own unit; see `predict`.
+
+    Args:
+        writings: random SMILES of each molecule whose predictions are averaged with that of the stored one.
+
+    Raises:
+        FPTError: there are to be some, and the task has no SMILES.
+    """
     rows = prepared.splits[split]
     if isinstance(rows, Dataset) and "variants" in rows.column_names:
         prepared = replace(prepared, splits={split: rows.remove_columns("variants")})
@@ -81,7 +89,12 @@ def predict_split(
     if isinstance(rows, Dataset):
         labels = numbers(rows, "label")
     assert labels is not None
-    return predictions, labels
+    each = [predictions]
+    for number in range(writings):
+        samples = prepared.rewritten(split, number)
+        samples.start_epoch(0)
+        each.append(predict(model, samples, prepared.input, prepared.output, batch_size, accelerator)[0])
+    return mean_prediction(each), labels
 
 
 def resolution_of(model: torch.nn.Module, accelerator: Accelerator) -> float:

@@ -61,11 +61,14 @@ class Predictor:
         """The content of ``config.json``."""
         return self._record
 
-    def predict(self, inputs: Sequence[Any] | pd.DataFrame, batch_size: int | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self, inputs: Sequence[Any] | pd.DataFrame, batch_size: int | None = None, test_time_augment: int = 0
+    ) -> list[dict[str, Any]]:
         """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.
 
         Args:
             inputs: for a model of several input columns, mappings by the columns' names, sequences in their order, or a table.
+            test_time_augment: random SMILES of each molecule whose predictions are averaged with that of the given one.
 
         Returns:
             For each input ``prediction`` (a label's name, or a number), for classes ``probabilities`` by name, of several models
@@ -73,7 +76,7 @@ class Predictor:
             None, or that the input was cut.
 
         Raises:
-            FPTError: an input does not have the model's columns.
+            FPTError: an input does not have the model's columns, or only SMILES can be augmented.
         """
         rows = as_rows(inputs, self._record.data.schema)
         if rows.rows.empty:
@@ -82,7 +85,8 @@ class Predictor:
         if size < 1:
             raise FPTError(f"batch_size {size} must be at least 1")
         with understood(self.folders[0]):
-            out = predict_file(rows, self.task, self.args, self.models, self.tokenizer, self._record, size, self.accelerator)
+            about = self.task, self.args, self.models, self.tokenizer, self._record
+            out = predict_file(rows, *about, size, self.accelerator, test_time_augment)
         return [self._plain(row) for row in out.to_dict("records")]
 
     def _plain(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,9 @@ def run(args: EvaluateArguments) -> None:
     if inputs is not None:
         assert not isinstance(task, GeneratedTask)
         with understood(folder):
-            out = files.predict_file(inputs, task, data, members.models, tokenizer, config, batch_size, accelerator)
+            out = files.predict_file(
+                inputs, task, data, members.models, tokenizer, config, batch_size, accelerator, args.test_time_augment
+            )
         _report_predictions(out, args, accelerator)
         return
     seed, wanted = config.data.split_seed, config.data.data_sha256
@@ -74,17 +76,20 @@ def run(args: EvaluateArguments) -> None:
         prepared = prepare(task, data, seed, say, wanted, tokenizer, args.fetch_data)
     _check_same_data(prepared, config, folder)
     with understood(folder):
-        metrics = _scores(members, prepared, args.split, batch_size, accelerator)
-    accelerator.print(f"{_said(members, prepared, seed)}\n{score_table({args.split: metrics})}")
+        metrics = _scores(members, prepared, args, batch_size, accelerator)
+    writings = f", mean over {1 + args.test_time_augment} SMILES" if args.test_time_augment else ""
+    accelerator.print(f"{_said(members, prepared, seed)}{writings}\n{score_table({args.split: metrics})}")
     if args.output and accelerator.is_main_process:
-        write_json(user_path(args.output), _written(members, prepared, {args.split: metrics}))
+        write_json(user_path(args.output), _written(members, prepared, {args.split: metrics}, args.test_time_augment))
 
 
-def _scores(members: Members, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator) -> Scores:
+def _scores(members: Members, prepared: Prepared, args: EvaluateArguments, batch_size: int, accelerator: Accelerator) -> Scores:
     """Metrics of the model, or of the mean prediction of several."""
     each = []
     for model in members.models:
-        predictions, labels = predict_split(accelerator.prepare(model), prepared, split, batch_size, accelerator)
+        predictions, labels = predict_split(
+            accelerator.prepare(model), prepared, args.split, batch_size, accelerator, args.test_time_augment
+        )
         check_finite(predictions)
         each.append(predictions)
     return prepared.output.metrics(labels, mean_prediction(each), resolution_of(members.models[0], accelerator))
@@ -102,12 +107,17 @@ def _said(members: Members, prepared: Prepared, seed: int) -> str:
     return f"{about}, mean prediction of {count} models{mixed} of seeds {seeds}"
 
 
-def _written(members: Members, prepared: Prepared, metrics: dict[str, Scores]) -> dict[str, Any]:
+def _written(members: Members, prepared: Prepared, metrics: dict[str, Scores], writings: int) -> dict[str, Any]:
     """The scores as they are written: JSON values."""
     names = ("task", "core", "step", "training", "model_sha256")
     each = [{name: config.to_dict()[name] for name in names} for config in members.configs]
     about = each[0] if len(each) == 1 else {"task": each[0]["task"], "members": each}
-    return {**about, "data": prepared.manifest.to_dict(), "metrics": metrics}
+    return {
+        **about,
+        "data": prepared.manifest.to_dict(),
+        **({"test_time_augment": writings} if writings else {}),
+        "metrics": metrics,
+    }
 
 
 def _check_output(args: EvaluateArguments, folders: Sequence[Path]) -> None:

@@ -24,7 +24,7 @@ from fpt.tasks.text import Letters, Smiles
 OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
 OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
 OF_NUMBERS = ("numbers_per_token", "standardise")
-OF_TEXT = ("tokenizer", "vocab_size", "augment", "sample_vector")
+OF_TEXT = ("tokenizer", "vocab_size", "augment", "augment_each_epoch", "sample_vector")
 OF_SIDES = ("environments", "kmers", "side_buckets", "tokens")
 # All that an estimator reads of how others are trained.
 OF_ESTIMATORS = ("output_dir", "overwrite", "seed")
@@ -122,7 +122,7 @@ def _unread_by_task(task: Task | GeneratedTask, data: DataArguments, model: Mode
     if tokenizer is not None and tokenizer != "bpe":
         reasons["vocab_size"] = f"it is for --tokenizer bpe; {task.name} is cut by {tokenizer}"
     if not isinstance(getattr(task, "modality", None), Smiles):
-        of_smiles = ("augment", "keep_notation", "environments", "tokens", "sample_vector")
+        of_smiles = ("augment", "augment_each_epoch", "keep_notation", "environments", "tokens", "sample_vector")
         reasons |= dict.fromkeys(of_smiles, f"it is for SMILES; {task.name} has none")
     elif model.name == "mat":
         reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES, "max_length"), "--model mat reads molecules as graphs")

@@ -168,7 +168,8 @@ class Smiles(Parsed):
     def variants(self, text: str, count: int, seed: int) -> list[str]:
         """Return `count` SMILES of the same molecule, each walked in a random atom order."""
         molecule = _molecule(text)
-        return [] if molecule is None else list(chemistry().MolToRandomSmilesVect(molecule, count, randomSeed=seed & 0x7FFFFFFF))
+        seed = (seed & 0x7FFFFFFF) or 1  # rdkit takes 0 for no seed
+        return [] if molecule is None else list(chemistry().MolToRandomSmilesVect(molecule, count, randomSeed=seed))
 
 
 class Letters(Parsed):

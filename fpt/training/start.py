@@ -31,7 +31,7 @@ def start(job: Job, made: Made, tracker: Tracker | None = None, count: int = 1) 
         FPTError: the state that it goes on from is of another backbone or model.
     """
     accelerator, args, prepared, model = job.accelerator, job.args, job.prepared, made.network
-    samples = prepared.samples("train", args.seed)
+    samples = prepared.train_samples(args.seed)
     processes = accelerator.num_processes
     sampler = LengthGroupedBatchSampler(
         samples.lengths, args.per_device_batch_size * processes, args.seed, accelerator.process_index, processes
