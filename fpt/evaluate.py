@@ -7,9 +7,9 @@ fpt-evaluate --checkpoint user/fpt-cyp3a4                                       
 
 from __future__ import annotations
 
-from fpt.args import EvaluateArguments
 from fpt.cli import parse
 from fpt.errors import cli
+from fpt.evaluation.arguments import EvaluateArguments
 
 
 def main(description: str = __doc__ or "") -> None:

@@ -26,7 +26,8 @@ from own_data import pictures, sounds
 from test_modalities import own_rows, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
 import fpt.tasks.base
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, changed
+from fpt.args import DataArguments, ModelArguments, TrainArguments, changed
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.training import run
 

@@ -12,11 +12,12 @@ import pandas as pd
 import soundfile
 from PIL import Image
 
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, changed
+from fpt.args import DataArguments, ModelArguments, TrainArguments, changed
 from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
 from fpt.data.prepared import Prepared
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.results import RunResults
 from fpt.tasks.base import TASKS
 from fpt.training import run

@@ -19,9 +19,10 @@ from rdkit import Chem
 from test_modalities import write_speech
 from transformers import ASTConfig, ASTForAudioClassification
 
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.models.base import MODELS
 from fpt.models.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, atom_features, graph_features
 from fpt.tasks.images import patches, unpatch

@@ -13,9 +13,10 @@ from typing import Any, get_type_hints
 import pytest
 
 from fpt import hub, inspect, plan
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.cli import parse, parse_training, read_arguments
 from fpt.errors import FPTError, UsageError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.experiment import __main__ as experiment
 from fpt.experiment.spec import ExperimentArguments, cells_of, read_experiment
 from fpt.models.base import MODELS
@@ -269,7 +270,7 @@ def test_every_cell_of_the_experiments_is_understood(path: Path, monkeypatch: py
         except FPTError as error:
             assert "has no budget" in str(error)
             continue
-        for cell in cells_of(table, Path("x"), 1, None, "raw"):
+        for cell in cells_of(table, Path("x"), 1, "raw"):
             train(shlex.join(cell.command([])[1:]), monkeypatch)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from own_data import TEXT, arguments, texts, write
 
-from fpt.args import EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import ModelArguments, TrainArguments
 from fpt.checkpoint.config import parse_config
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.training import run
 
 # Records whose keys are of any name.

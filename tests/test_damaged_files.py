@@ -31,7 +31,7 @@ from fpt.tasks.images import decode
 from fpt.tasks.listops import read_tsv
 from fpt.tasks.mnist import read_idx
 from fpt.tasks.remote_homology import read_json, read_lmdb, read_plain
-from fpt.tasks.tdc import read_table
+from fpt.tasks.tdc_tables import read_table
 from fpt.training import state
 
 

@@ -20,10 +20,11 @@ from hub_server import HubServer
 from test_modalities import write_cifar10, write_folders, write_mnist, write_speech, write_table
 
 from fpt import args as arguments
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments, as_dict
+from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.backbones.base import FAMILIES
 from fpt.cli import parse, parse_training
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.experiment.spec import ExperimentArguments, read_experiment
 from fpt.files.whole import write_json
 from fpt.models.base import MODELS, Estimator

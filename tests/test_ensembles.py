@@ -12,9 +12,9 @@ import pytest
 from test_sides import train
 
 import fpt
-from fpt.args import EvaluateArguments
 from fpt.ensemble import mean_prediction, spread_of
 from fpt.errors import FPTError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.outputs import Classes, Value
 

@@ -510,3 +510,18 @@ def test_the_command_writes_both_files(table: Path, tmp_path: Path) -> None:
     again = subprocess.run([*command[:3], str(tmp_path / "nothing")], capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")
+
+
+def test_a_row_that_is_not_run_may_need_what_is_not_here(
+    tmp_path: Path, llama_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpt.optional._broken", {})
+    monkeypatch.setitem(sys.modules, "chemprop", None)
+    file = said(llama_dir)
+    file["rows"] = [*file["rows"], {"name": "message passing", "arguments": {"model": "chemprop"}}]
+    path, first = write(tmp_path / "e.yaml", file), file["rows"][0]["name"]
+    assert [row.name for row in read_experiment(path, "small", first).rows] == [first]
+    with pytest.raises(FPTError, match="needs the package chemprop"):
+        read_experiment(path, "small")
+    with pytest.raises(FPTError, match="--rows nothing: there is no such row"):
+        read_experiment(path, "small", "nothing")

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from fpt.args import DataArguments, EvaluateArguments
+from fpt.args import DataArguments
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.files.disk import is_temporary, reason, refusals
 from fpt.files.whole import alone, cache_home, new_folder, sha256_file, user_path, write_json, write_text
 from fpt.report import find_runs

@@ -12,11 +12,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments
+from fpt.args import DataArguments
 from fpt.checkpoint import add_test_metrics, read_config
 from fpt.data.entry import load_entry
 from fpt.data.manifest import read_made, read_manifest
 from fpt.errors import FPTError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.files.tables import read_csv
 from fpt.report.page import build

@@ -25,9 +25,10 @@ from own_data import write
 from safetensors.torch import load_file, save_file
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.checkpoint import load_checkpoint, read_config, trained_backbone
 from fpt.errors import FPTError, cli
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.training import run
 

@@ -20,11 +20,12 @@ import soundfile
 from conftest import molecules
 from PIL import Image
 
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.data.cache import prepare
 from fpt.data.samples import ArrowSamples
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.metrics import is_better
 from fpt.outputs import Bits, Classes, Value, output_from_dict
 from fpt.tasks.base import TASKS

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fpt.args import EvaluateArguments
 from fpt.checkpoint.config import CONFIG, WEIGHTS
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.experiment import __main__ as experiment
 from fpt.experiment.spec import ExperimentArguments
 from fpt.files.disk import temporary_folder

@@ -11,10 +11,10 @@ import pytest
 from own_data import NUMBERS, SMILES, TEXT, picture, pictures, predict, prepared, scored, sounds, texts, train, write
 
 import fpt
-from fpt.args import EvaluateArguments
 from fpt.errors import FPTError
 from fpt.evaluation import files
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 
 
 def numbers(count: int = 80) -> list[list[str]]:

@@ -23,12 +23,13 @@ from transformers import ASTConfig, ASTForAudioClassification, AutoModel
 from traps import AUTO, LEADS, publish, put_traps
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments
+from fpt.args import DataArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.backbones.loading import core_config, load_backbone
 from fpt.checkpoint import load_checkpoint
 from fpt.data.tokenizers import build_tokenizer
 from fpt.errors import FPTError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.files.whole import sha256_file
 from fpt.models.ast import _trained

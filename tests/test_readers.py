@@ -20,11 +20,11 @@ import fpt.checkpoint.config
 import fpt.files.disk
 import fpt.files.whole
 from fpt import hub
-from fpt.args import EvaluateArguments
 from fpt.checkpoint import find_checkpoint, load_checkpoint
 from fpt.checkpoint.config import CONFIG, WEIGHTS
 from fpt.data.cache_folders import manifests
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.files.disk import exchange, temporary_folder
 from fpt.files.whole import new_folder, old_folder, read_stably, sha256_file, write_json, write_text
 from fpt.hub import snapshot

@@ -16,11 +16,11 @@ from datasets import Dataset
 from test_modalities import arguments, jpeg, quiet, write_cifar10, write_mnist, write_proteins, write_speech, write_table
 
 from fpt import inspect, plan
-from fpt.args import EvaluateArguments
 from fpt.checkpoint.remote import pull
 from fpt.cli import parse, parse_training
 from fpt.errors import FPTError, cli
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.experiment import __main__ as experiment
 from fpt.report.__main__ import main as report
 from fpt.results import RunResults

@@ -12,10 +12,11 @@ from rdkit import Chem
 from test_sides import molecules, train
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments
+from fpt.args import DataArguments
 from fpt.cli import read_training, refuse_unread
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.flags.unread import unread_flags
 from fpt.tasks.base import TASKS

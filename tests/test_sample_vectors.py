@@ -11,12 +11,13 @@ import torch
 from test_sides import train
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments
+from fpt.args import DataArguments, ModelArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.backbones.loading import load_backbone
 from fpt.cli import read_training, refuse_unread
 from fpt.data.batches import collate, fed
 from fpt.errors import FPTError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.flags.unread import unread_flags
 from fpt.inputs import Tokens, input_from_dict

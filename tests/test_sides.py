@@ -13,10 +13,11 @@ import torch
 from rdkit import Chem
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.cli import read_training, refuse_unread
 from fpt.data.tokenizers import PIECES, build_tokenizer
 from fpt.errors import FPTError
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.run import run as evaluate
 from fpt.flags.unread import unread_flags
 from fpt.models.pooling import Pooling

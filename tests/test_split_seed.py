@@ -11,10 +11,11 @@ import pytest
 from own_data import TEXT, arguments, texts, write
 from test_modalities import write_proteins, write_speech
 
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.data.cache import prepare
 from fpt.data.prepared import Prepared
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.tasks.base import TASKS
 from fpt.tasks.own import OwnTask
 from fpt.training import run

@@ -14,9 +14,10 @@ import yaml
 from strange_text import cells_of, kinds
 
 import fpt
-from fpt.args import DataArguments, EvaluateArguments, ModelArguments, TrainArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.files.tables import read_csv
 from fpt.report import build, find_runs
 from fpt.text.escape import is_formula

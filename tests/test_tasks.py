@@ -13,7 +13,8 @@ from fpt.args import DataArguments
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.tasks.base import TASKS
-from fpt.tasks.tdc import Cyp3a4, content_sha256, read_table
+from fpt.tasks.tdc import Cyp3a4
+from fpt.tasks.tdc_tables import content_sha256, read_table
 
 TASK = TASKS["cyp3a4"]
 

@@ -12,11 +12,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from test_backbones import MODELS
 
-from fpt.args import EvaluateArguments, ModelArguments
+from fpt.args import ModelArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.backbones.loading import load_backbone
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.files.whole import sha256_file
 from fpt.inputs import Patches, Tokens
 from fpt.models.fpt import build_model

@@ -17,12 +17,13 @@ from conftest import molecules, short_run, write_tdc
 from rdkit import Chem
 from safetensors.torch import load_file, save_file
 
-from fpt.args import DataArguments, EvaluateArguments
+from fpt.args import DataArguments
 from fpt.checkpoint import load_checkpoint, read_config
 from fpt.checkpoint.card import model_card
 from fpt.data.cache import prepare
 from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.files.whole import alone, new_folder, sha256_file, write_text
 from fpt.metrics import classification_metrics, score_table
 from fpt.tasks.base import TASKS

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from conftest import molecules
 
 import fpt
-from fpt.args import EvaluateArguments
 from fpt.evaluation import run as evaluation
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.parallel import make_accelerator
 from fpt.training import run
 

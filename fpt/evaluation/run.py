@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from accelerate import Accelerator
 
-from fpt.args import EvaluateArguments
 from fpt.checkpoint import CheckpointConfig, read_config
 from fpt.checkpoint.load import understood
 from fpt.data.cache import prepare
@@ -20,6 +19,7 @@ from fpt.data.table import TableOptions
 from fpt.ensemble import mean_prediction
 from fpt.errors import FPTError
 from fpt.evaluation import files
+from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.members import Members, check_alike, find_members, load_members
 from fpt.evaluation.predict import check_finite, predict_split, resolution_of
 from fpt.evaluation.task import task_of

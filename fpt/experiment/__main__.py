@@ -38,9 +38,9 @@ from fpt.files.whole import write_json, write_text
 
 def run(args: ExperimentArguments) -> int:
     """What the command does; returns how many cells failed."""
-    experiment = read_experiment(Path(args.file), args.budget)
+    experiment = read_experiment(Path(args.file), args.budget, args.rows)
     folder = check_output_folder("--output_dir", args.output_dir).absolute() / experiment.name / experiment.budget
-    cells = cells_of(experiment, folder, args.seeds, args.rows, args.data_dir)
+    cells = cells_of(experiment, folder, args.seeds, data_dir=args.data_dir)
     words = launch_words(args.config_file)
     launcher = [sys.executable, "-m", "fpt.launch", *words]
     shown = ["accelerate", "launch", *words]

@@ -61,7 +61,7 @@ class Experiment:
     rows: tuple[Row, ...]
 
 
-def read_experiment(path: Path, budget: str) -> Experiment:
+def read_experiment(path: Path, budget: str, only: str | None = None) -> Experiment:
     """Read a file.
 
     Raises:
@@ -90,20 +90,19 @@ def read_experiment(path: Path, budget: str) -> Experiment:
     if known and budget not in known:
         raise FPTError(f"{path} has no budget {budget!r}{did_you_mean(budget, known)}; it has {', '.join(sorted(known))}")
 
-    made = [_row(path, said, row, budget) for row in rows]
+    # A row that is not run may need a package that is not here.
+    chosen = [row for row in rows if only is None or only in str(row["name"])]
+    if not chosen:
+        raise FPTError(f"--rows {only}: there is no such row; there are {', '.join(names)}")
+    made = [_row(path, said, row, budget) for row in chosen]
     return Experiment(path.stem, str(said.get("title") or path.stem), budget, tuple(metrics), tuple(made))
 
 
-def cells_of(
-    experiment: Experiment, folder: Path, seeds: int, only: str | None = None, data_dir: str | None = None
-) -> list[Cell]:
+def cells_of(experiment: Experiment, folder: Path, seeds: int, data_dir: str | None = None) -> list[Cell]:
     """The cells of a table, row by row."""
-    rows = [row for row in experiment.rows if only is None or only in row.name]
-    if not rows:
-        raise FPTError(f"--rows {only}: there is no such row; there are {', '.join(r.name for r in experiment.rows)}")
     return [
         Cell(row, seed, folder / slug(row.name) / f"seed-{seed}", {**row.arguments, **_data_of(row, data_dir)})
-        for row, seed in itertools.product(rows, range(1, seeds + 1))
+        for row, seed in itertools.product(experiment.rows, range(1, seeds + 1))
     ]
 
 

@@ -13,28 +13,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.data import duplicates
-from fpt.data.files import read_table as table_of
 from fpt.data.splits import scaffold_split, tdc_random_split
 from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
-from fpt.files.disk import refusals
 from fpt.files.whole import user_path
 from fpt.optional import need
 from fpt.outputs import Classes, Output, Value
+from fpt.tasks import tdc_benchmark
 from fpt.tasks.base import TASKS, Examples, Source, rejected_rows
 from fpt.tasks.sources import Download, Ladder, Package
+from fpt.tasks.tdc_tables import COLUMNS, content_sha256, download, read_table
 from fpt.tasks.text import SHOWN, Letters, Smiles, Text, TextTask, read_each
 from fpt.text.log import Log
 
@@ -66,86 +65,7 @@ PROBLEMS: dict[str, Text] = {
     "CRISPROutcome": Letters(),
     "Develop": Sequences(),
 }
-# pytdc's names of the columns that a set may have.
-COLUMNS = (("Drug_ID", "Drug"), ("ID", "X"), ("Antibody_ID", "Antibody"), ("GuideSeq_ID", "GuideSeq"))
 METRICS = {"roc-auc": "auroc", "pr-auc": "auprc", "mae": "mae", "spearman": "spearman"}
-
-
-def read_table(path: Path, label: str = "Y", binary: bool | None = None) -> pd.DataFrame:
-    """Read a TDC table (tab- or comma-separated).
-
-    Args:
-        label: the column with the labels.
-        binary: whether labels are 0 or 1; decided by what is there when None.
-
-    Returns:
-        The rows with a label, without duplicates, as pytdc reads them: columns id and text (str) and label (int for a
-        binary set, else float).
-
-    Raises:
-        FPTError: the file is empty, has other columns, or has a label that is no number, or neither 0 nor 1.
-    """
-    expected = f"expected the columns {', '.join(COLUMNS[0])}, {label}"
-    try:
-        table = table_of(path)
-    except FPTError as error:
-        raise FPTError(f"{error}; {expected}") from error
-    if table.rejected or "quotes" in table.format:
-        why = f"record {table.rejected[0].row} has {table.rejected[0].reason}" if table.rejected else "a quote is not closed"
-        raise FPTError(f"{path} can't be read as a table: {why}; {expected}")
-    rows = table.rows
-    pair = next((pair for pair in COLUMNS if {*pair} <= {*rows.columns}), COLUMNS[0])
-    wanted = [*pair, label]
-    if missing := [c for c in wanted if c not in rows.columns]:
-        raise FPTError(f"{path} has no column {', '.join(missing)}; {expected}, found {', '.join(rows)}")
-    rows = rows[wanted].drop_duplicates().set_axis(["id", "text", "label"], axis=1)
-    rows = rows[rows.label != ""].reset_index(drop=True)
-    if rows.empty:
-        raise FPTError(f"{path} has no row with a label; {expected}")
-    numbers = pd.to_numeric(rows.label, errors="coerce")
-    if binary is None:
-        binary = bool(numbers.dropna().isin([0, 1]).all())
-    bad = rows.index[~numbers.isin([0, 1]) if binary else ~numbers.between(-1e300, 1e300)]
-    if len(bad):
-        first = int(bad[0])
-        raise FPTError(
-            f"{path}: {len(bad)} labels {'outside {0,1}' if binary else 'that are no numbers'}, the first one"
-            f" {rows.label[first]!r} for {pair[0]} {rows.id[first]}; correct or remove these rows"
-        )
-    return rows.assign(label=numbers.astype(int if binary else float))
-
-
-def content_sha256(rows: pd.DataFrame) -> str:
-    """Hash of the inputs and labels in their order, whatever the file format."""
-    digest = hashlib.sha256()
-    for text, label in zip(rows.text, rows.label, strict=True):
-        digest.update(f"{text}\t{label}\n".encode())
-    return digest.hexdigest()
-
-
-def download(set_name: str, label: str | None, problem: str, file: str, folder: Path) -> Path:
-    """Fetch a table with pytdc's own loader into `folder`; a broken download leaves nothing there.
-
-    Raises:
-        FPTError: TDC can't be reached.
-    """
-    with refusals(f"{folder} can't be written"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with (
-        refusals(f"{folder} can't be written", folder),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tdc.") as temporary,
-    ):
-        need("tdc", f"the download of TDC's set {set_name}")
-        try:
-            from tdc import single_pred
-
-            getattr(single_pred, problem)(name=set_name, path=temporary, label_name=label)
-        # pytdc raises whatever the page of a server in trouble leads it to, and calls sys.exit as well.
-        except (Exception, SystemExit) as error:
-            raise FPTError(f"TDC can't be reached ({type(error).__name__})") from error
-        read_table(Path(temporary) / file, label or "Y")  # refuse an error page that was saved as a table
-        shutil.move(Path(temporary) / file, folder / file)
-    return folder / file
 
 
 class TdcTask(TextTask):
@@ -165,9 +85,10 @@ class TdcTask(TextTask):
         need("tdc", f"dataset 'tdc/{name}'")
         set_name, _, label = name.partition(":")
         set_name = set_name.lower()
-        self._describe(set_name, _problem(set_name), _label(set_name, label), _metric(set_name))
+        metric = _metric(set_name)
+        self._describe(set_name, _problem(set_name), _label(set_name, label), metric, benchmark=metric is not None)
 
-    def _describe(self, set_name: str, problem: str, label: str | None, metric: str | None) -> None:
+    def _describe(self, set_name: str, problem: str, label: str | None, metric: str | None, benchmark: bool) -> None:
         self.set_name, self.problem, self.label, self.primary_metric = set_name, problem, label, metric
         self.name = f"tdc/{set_name}{f':{label}' if label else ''}"
         self.modality = PROBLEMS[problem]
@@ -175,6 +96,8 @@ class TdcTask(TextTask):
             self.packages = (*self.packages, "rdkit")
         else:
             self.splits = ("random",)
+        if benchmark:
+            self.splits = (*self.splits, tdc_benchmark.SPLIT)
         self.source = f"https://tdcommons.ai/single_pred_tasks/{problem.lower()}/ ({set_name})"
         self.licence = "as TDC's page of the set says"
         self.label_names = ("0", "1")
@@ -198,6 +121,8 @@ class TdcTask(TextTask):
         """--data_dir, an earlier download, an installed data package, the download with pytdc."""
         if args.data_dir and not user_path(args.data_dir).is_dir():
             raise FPTError(f"--data_dir {args.data_dir} is not a folder; give the one that holds tdc/{self.file}")
+        if args.split == tdc_benchmark.SPLIT:
+            return self._locate_benchmark(args, log)
         put = f"{self.file} (columns {', '.join(COLUMNS[0])}, {self.label or 'Y'}) into DIR/tdc/"
         package = Package(OFFLINE_PACKAGE, self._in_package)
         ladder = Ladder(self.name, self._files, self._read, put, downloads="tdc", package=package, users_own=True)
@@ -208,16 +133,38 @@ class TdcTask(TextTask):
 
         return ladder.locate(args, log, Download("download with pytdc", fetch))
 
+    def _locate_benchmark(self, args: DataArguments, log: Log) -> Source:
+        """The files of TDC's benchmark group, from the same places as the table of the set."""
+        put = f"{' and '.join(tdc_benchmark.FILES)} into DIR/{tdc_benchmark.GROUP}/{self.set_name}/"
+
+        def find(root: Path) -> list[Path]:
+            return tdc_benchmark.benchmark_files(root, self.set_name)
+
+        ladder = Ladder(self.name, find, self._read_benchmark, put, downloads="tdc_benchmark", users_own=True)
+
+        def fetch() -> Source:
+            tdc_benchmark.download_benchmark(ladder.download_folder)
+            return ladder.downloaded(f"pytdc {metadata.version('pytdc')}")
+
+        return ladder.locate(args, log, Download("download with pytdc", fetch))
+
+    def _read_benchmark(self, files: Sequence[Path], origin: str) -> Source:
+        tables = [tdc_benchmark.placed(read_table(file, "Y", self.binary), file.name) for file in files]
+        rows = pd.concat(tables, ignore_index=True)
+        hashes = "".join(content_sha256(table) for table in tables)
+        return Source(rows, f"{origin}, {tdc_benchmark.GROUP}/{self.set_name}", hashlib.sha256(hashes.encode()).hexdigest())
+
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
-        """Cut into 0.7/0.1/0.2 with pytdc's own splitters; rows whose input can't be read are set aside first."""
+        """Cut into 0.7/0.1/0.2 with pytdc's own splitters, or as its benchmark group is cut.
+
+        Rows whose input can't be read are set aside first.
+        """
         assert self.modality is not None
         texts, reasons = read_each(source.rows.text, partial(self.modality.read, keep_notation=args.keep_notation))
         rows = source.rows.assign(clean=texts, reason=reasons)
         rejected = rows[rows.reason.notna()]
         kept = rows[rows.reason.isna()].reset_index(drop=True)
-        by_scaffold = args.split == "scaffold"
-        # Scaffolds of the molecules as TDC writes them: the split is pytdc's own.
-        parts = scaffold_split(list(kept.text.str.strip()), seed) if by_scaffold else tdc_random_split(len(kept), seed)
+        parts = _parts(kept, args.split, seed)
         binary = pd.api.types.is_integer_dtype(rows.label)
         splits = {}
         for name, part in parts.items():
@@ -230,7 +177,7 @@ class TdcTask(TextTask):
             columns = {"id": list(kept.id.iloc[part]), "text": list(kept.clean.iloc[part]), "label": labels.tolist()}
             splits[name] = Dataset.from_dict(columns)
         found = zip(
-            rejected.index + 1, rejected.id, rejected.text.map(partial(printable, longest=SHOWN)), rejected.reason, strict=True
+            places(rejected), rejected.id, rejected.text.map(partial(printable, longest=SHOWN)), rejected.reason, strict=True
         )
         repeated = duplicates.describe(list(kept.clean), list(kept.label), parts)
         return Examples(
@@ -266,12 +213,27 @@ class Cyp3a4(TdcTask):
 
     def __init__(self) -> None:
         # Not looked up: importing pytdc takes seconds.
-        self._describe("cyp3a4_veith", "ADME", None, "auprc")
+        self._describe("cyp3a4_veith", "ADME", None, "auprc", benchmark=True)
         self.name = "cyp3a4"
         self.packages = ("rdkit",)
         self.source = "https://tdcommons.ai/single_pred_tasks/adme/ (CYP3A4_Veith)"
         self.licence = "CC BY 4.0"
         self.label_names = ("non-inhibitor", "inhibitor")
+
+
+def places(rows: pd.DataFrame) -> list[str]:
+    """Where rows are in their file, with its name where there are two."""
+    if tdc_benchmark.PART not in rows:
+        return [str(number + 1) for number in rows.index]
+    return [f"{file}:{row}" for file, row in zip(rows[tdc_benchmark.PART], rows[tdc_benchmark.ROW], strict=True)]
+
+
+def _parts(rows: pd.DataFrame, split: str | None, seed: int) -> dict[str, np.ndarray]:
+    """Row numbers of each split. Scaffolds are those of the molecules as TDC writes them: the split is pytdc's own."""
+    smiles = list(rows.text.str.strip())
+    if split == tdc_benchmark.SPLIT:
+        return tdc_benchmark.benchmark_split(smiles, list(rows[tdc_benchmark.PART]), seed)
+    return scaffold_split(smiles, seed) if split == "scaffold" else tdc_random_split(len(rows), seed)
 
 
 def _problem(set_name: str) -> str:
