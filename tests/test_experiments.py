@@ -34,10 +34,10 @@ from fpt.experiment.spec import ExperimentArguments, cells_of, parse_sweep, read
 from fpt.experiment.sweep import best_value
 from fpt.report import build, find_runs, predictions, read_rows
 from fpt.report.attention import features, look
-from fpt.report.explain import _is_atom
 from fpt.report.figures import colors, curves, learning_curves
 from fpt.report.findings import findings, tdc_rows
 from fpt.tasks.base import TASKS
+from fpt.tasks.sides import is_atom
 from fpt.training import run
 
 ROOT = Path(__file__).parent.parent
@@ -496,9 +496,9 @@ def test_tokens_of_a_molecule_that_are_atoms() -> None:
     pattern = r"\[[^\]]*\]|Br|Cl|%\d\d|."
     for smiles, _ in molecules()[::40]:
         tokens = re.findall(pattern, smiles)
-        assert sum(map(_is_atom, tokens)) == Chem.MolFromSmiles(smiles).GetNumAtoms()
+        assert sum(map(is_atom, tokens)) == Chem.MolFromSmiles(smiles).GetNumAtoms()
     special = "C[N+](C)(C)C[C@@H](O)c1ccc%10cc1%10"
-    assert sum(map(_is_atom, re.findall(pattern, special))) == 4 + 1 + 1 + 1 + 6
+    assert sum(map(is_atom, re.findall(pattern, special))) == 4 + 1 + 1 + 1 + 6
 
 
 def test_the_command_writes_both_files(table: Path, tmp_path: Path) -> None:
