@@ -176,7 +176,7 @@ def test_ast_starts_from_a_checkpoint_that_is_not_needed_again(tmp_path: Path) -
     data, made, training = groups("ast", "speech-commands", raw, tmp_path / "run", {"ast_checkpoint": str(tmp_path / "trained")})
     with pytest.raises(FPTError, match="--ast_checkpoint reads 64 bands, not 80; give --num_mels 64"):
         run(data, made, training)
-    data.options = {"num_mels": 64}
+    data.given_options = {"num_mels": 64}
     results = run(data, made, training)
     shutil.rmtree(tmp_path / "trained")
     evaluate = EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(raw), output=str(tmp_path / "again.json"))
@@ -206,7 +206,7 @@ def test_molecules_of_a_users_own_file_and_a_number(tmp_path: Path) -> None:
     for model in ("mat", "morgan"):
         data, made, training = groups(model, f"csv:{file}", tmp_path, tmp_path / model)
         data.data_dir = None
-        data.options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
+        data.given_options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
         results = run(data, made, training)
         assert results.metrics["test"]["mae"] < 4
     evaluate = EvaluateArguments(

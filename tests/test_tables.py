@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -16,7 +17,7 @@ from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of, is_number, number_of
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError, RejectedRows
-from fpt.tasks.table import HubReader
+from fpt.tasks.table import HubArguments, HubReader
 
 ROWS = [(f"a {'good' if i % 2 else 'bad'} film, number {i} café", "pos" if i % 2 else "neg") for i in range(40)]
 
@@ -312,8 +313,8 @@ def test_a_dataset_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     opened, load = [], datasets.load_dataset
     monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: opened.append(a) or load(*a, **k))
     reader = HubReader(str(tmp_path / "set"))
-    options = {"input_type": None, "hub_config": None, "input_column": None, "patch_size": None}
-    assert reader.input_type(dict(options)) == reader.input_type(dict(options)) == "text"
+    options = HubArguments()
+    assert reader.completed(options) == reader.completed(options) == replace(options, input_type="text", patch_size=4)
     args = DataArguments()
     args.options = options
     assert len(reader.read(args, print).rows) == 60

@@ -21,8 +21,9 @@ from fpt.errors import FPTError
 from fpt.flags.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.inputs import Input
 from fpt.models.base import MODELS, Network, NetworkModel
+from fpt.options import options_of
 from fpt.outputs import Output
-from fpt.tasks.audio import AudioTask
+from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.untrusted.bounded_json import short
 from fpt.untrusted.pretrained import config_from_dict, fetch, open_model, read_config
 
@@ -87,11 +88,12 @@ class Ast(NetworkModel):
 
     def shape(self, prepared: Prepared) -> dict[str, Any]:
         """Frames of a clip and bands of a frame; of a checkpoint, its whole configuration."""
-        task, options = prepared.task, prepared.args.options
-        if not isinstance(task, AudioTask) or options["features"] != "mel":
+        task = prepared.task
+        own = options_of(prepared.args, AudioOptions) if isinstance(task, AudioTask) else None
+        if own is None or own.features != "mel":
             raise FPTError(f"--model ast reads log-mel spectrograms; {task.name} has none (of sound: --features mel)")
         tokens = int(prepared.samples("train").lengths.max())
-        return {"frames": tokens * options["frames_per_token"], "bands": options["num_mels"]}
+        return {"frames": tokens * own.frames_per_token, "bands": own.num_mels}
 
     def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> AstNetwork:
         """The network for a task."""

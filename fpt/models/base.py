@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate.utils import set_seed
 from torch import nn
 
-from fpt.args import ModelArguments, TrainArguments, own_options
+from fpt.args import ModelArguments, TrainArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.errors import FPTError
 from fpt.models.tuning import Tuning
+from fpt.options import own_options
 from fpt.registry import Registry
 from fpt.results import Evaluation
 from fpt.tasks.base import GeneratedTask, Task
@@ -120,7 +121,8 @@ class Model(ABC):
 
     def own_options(self, args: ModelArguments) -> dict[str, Any]:
         """As `check`, of the model's own options alone."""
-        return own_options(self.options, args.model_options, f"--model {self.name}")
+        own: Any = own_options(self.options, args.model_options, f"--model {self.name}")
+        return {} if own is None else asdict(own)
 
     def core(self, seed: int) -> BackboneSpec:
         """Return what stands in place of a backbone in results and checkpoints."""
