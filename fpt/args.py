@@ -138,8 +138,8 @@ class ModelArguments:
         "auto",
         "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",
     )
-    # A baseline's own arguments, by name; see `fpt.models.base.Model.options`.
-    model_options: dict[str, Any] = field(default_factory=dict, init=False)
+    # A baseline's own arguments as they were given, by name; see `fpt.models.base.Model.options`.
+    given_options: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         check_ranges(self, backbone_seed=checks.SEED, num_layers=checks.COUNT, lora_rank=checks.WIDTH)
@@ -308,4 +308,6 @@ def as_dict(arguments: Any) -> dict[str, Any]:
     if isinstance(arguments, DataArguments):
         del values["given_options"]
         values["options"] = arguments.stored_options()
+    elif isinstance(arguments, ModelArguments):
+        values["model_options"] = values.pop("given_options")
     return values

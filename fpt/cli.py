@@ -120,7 +120,7 @@ def read_training(
     if task_kind is not None:
         data.given_options = as_dict(others[len(more)])
     if model_kind is not None:
-        model.model_options = as_dict(others[-1])
+        model.given_options = as_dict(others[-1])
     return Training(data, model, training, given, tuple(others[: len(more)]), log)
 
 

@@ -76,12 +76,8 @@ def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str])
         reasons = {name: f"it is for a frozen backbone; --model {model.name} has none" for name in own if name in given}
         if "embedding_lr_scale" in given:
             reasons["embedding_lr_scale"] = f"--model {model.name} has no input embedding of its own rate"
-        if args.model_options.get("ast_checkpoint"):
-            names = ("ast_width", "ast_layers", "ast_heads")
-            reasons |= {name: "--ast_checkpoint has its own shape" for name in names if name in given}
-        kind = model.options
-        if kind is not None and hasattr(kind, "unread"):
-            reasons |= kind(**args.model_options).unread(given)
+        options = model.own_options(args)
+        reasons |= options.unread(given) if hasattr(options, "unread") else {}
         return reasons
     reasons = {
         name: f"--model {model.name} stands for --{name} {value}"
