@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 hide_broken_packages()
 
 
-def load(checkpoint: str, backbone: str | None = None) -> Predictor:
+def load(checkpoint: str | list[str], backbone: str | None = None) -> Predictor:
     """A trained model, ready to predict raw inputs; see `fpt.evaluation.predictor.Predictor`.
 
     Args:
-        checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
+        checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub; a list of them for the
+            mean of their predictions.
         backbone: where the backbone is, when that is not where it was in training; it must be the same backbone.
 
     Raises:

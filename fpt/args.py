@@ -54,6 +54,11 @@ class DataArguments:
     )
     side_buckets: int = arg(4096, "Hash buckets of --environments, for each radius, or of --kmers.")
     tokens: str = arg("all", "With --environments, the tokens that are kept of a SMILES: all, or atoms alone.")
+    sample_vector: str | None = arg(
+        None,
+        "For SMILES: numbers of the whole molecule that become its first token: counts (of Morgan environments, as ECFP4 counts"
+        " them), descriptors (RDKit's 2D descriptors, standardised on train) or counts+descriptors.",
+    )
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
     keep_notation: bool = arg(
         False, "Tokenize SMILES as they are written; by default they are made canonical (rdkit), so that notation tells nothing."
@@ -69,6 +74,8 @@ class DataArguments:
         check_ranges(self, split_seed=checks.SEED, vocab_size=checks.COUNT, max_length=checks.COUNT)
         check_ranges(self, environments=checks.Range(0, 8), kmers=checks.Range(1, 64), side_buckets=checks.Range(1, 1 << 22))
         check_known(self, tokens=("all", "atoms"))
+        if self.sample_vector is not None:
+            check_known(self, sample_vector=("counts", "descriptors", "counts+descriptors"))
         check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
 
     @property
@@ -116,10 +123,10 @@ class ModelArguments:
         "Keep only the states between blocks for the backward pass, and compute the rest again: less memory, more time.",
     )
     input_layers: str | None = arg(None, "Widths of hidden layers before the backbone, separated by commas: 512,256.")
-    readout: str = arg(
-        "last",
+    readout: str | None = arg(
+        None,
         "What is read of a sequence: last (its last token, which lets the last block compute that one alone), mean (over all"
-        " tokens) or attention (a mean with learned weights).",
+        " tokens) or attention (a mean with learned weights); last when not given, and mean for --backbone none.",
     )
     readout_layers: str | None = arg(None, "Widths of hidden layers of the readout, separated by commas.")
     orthogonal_gain: float | None = arg(
@@ -133,7 +140,7 @@ class ModelArguments:
         None, "Factor on the start of the input layer; 1 for tokens and 4 for patches when not given."
     )
     side_width: int = arg(64, "Width of the embedding of each side that a token carries (--environments, --kmers).")
-    side_dropout: float = arg(0.0, "Probability that a side of a token is left out in training.")
+    side_dropout: float = arg(0.0, "Probability that a side of a token, or a number of --sample_vector, is left out in training.")
     input_positions: str = arg(
         "auto",
         "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",
@@ -147,7 +154,9 @@ class ModelArguments:
         positive = checks.Range(0, 10**6, above=True)
         check_ranges(self, lora_alpha=positive, orthogonal_gain=positive, input_scale=positive)
         check_known(self, core_dtype=("fp32", "bf16", "fp16"), input_init=("core", "normal"))
-        check_known(self, input_positions=("auto", "learned", "none"), readout=READOUTS)
+        check_known(self, input_positions=("auto", "learned", "none"))
+        if self.readout is not None:
+            check_known(self, readout=READOUTS)
 
 
 @dataclass
@@ -176,6 +185,12 @@ class TrainArguments:
     lr_scheduler: str = arg("cosine", "Schedule after the warmup, by its name in transformers: cosine, linear, ...")
     max_grad_norm: float = arg(0.5, "Gradient norm to clip at (0: no clipping).")
     dropout: float = arg(0.0, "Dropout on the input embedding and before the readout.")
+    label_smoothing: float = arg(0.0, "Share of a class label that is spread over all classes in the training loss.")
+    ema: float = arg(
+        0.0,
+        "Decay of an exponential moving average of the trained parameters, such as 0.995; it is what is evaluated and kept"
+        " (0: none).",
+    )
     mixed_precision: str | None = arg(None, "no, bf16 or fp16; what `accelerate config` says when not given.")
     eval_steps: int = arg(250, "Evaluate on the validation split every N steps.")
     eval_batch_size: int = arg(64, "Samples in an evaluation batch on each device.")
@@ -202,7 +217,7 @@ class TrainArguments:
         check_ranges(self, warmup_steps=checks.COUNT_OR_NONE, early_stopping_patience=checks.COUNT_OR_NONE)
         from_0 = checks.Range(0, 10**6)
         check_ranges(self, learning_rate=checks.RATE, embedding_lr_scale=from_0, weight_decay=from_0, max_grad_norm=from_0)
-        check_ranges(self, dropout=checks.DROPOUT)
+        check_ranges(self, dropout=checks.DROPOUT, label_smoothing=checks.Range(0, 0.99), ema=checks.Range(0, 0.99999))
         check_known(self, lr_scheduler=SCHEDULES, mixed_precision=PRECISIONS, report_to=("none", "tensorboard", "wandb"))
         if self.seeds is not None:
             number_list(self.seeds, int, checks.SEED, "--seeds", "1,2,3")
@@ -226,8 +241,11 @@ class EvaluateArguments:
     """Metrics of a checkpoint, or predictions for a file."""
 
     _argument_group_name = "evaluation"
-    checkpoint: str = field(
-        metadata={"help": "Folder that train.py wrote (a run, or its checkpoint/), or USER/REPOSITORY[@REVISION] of the Hub."}
+    checkpoint: list[str] = field(
+        metadata={
+            "help": "Folder that train.py wrote (a run, or its checkpoint/), or USER/REPOSITORY[@REVISION] of the Hub; several"
+            " predict together, by the mean of their predictions."
+        }
     )
     backbone: str | None = arg(None, "Where the backbone is, when it is not where it was in training; its hash is checked.")
     split: str = arg("test", "Split to score: train, valid or test.")
@@ -252,6 +270,8 @@ class EvaluateArguments:
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
 
     def __post_init__(self) -> None:
+        if isinstance(self.checkpoint, str):
+            self.checkpoint = [self.checkpoint]
         check_ranges(self, eval_batch_size=checks.COUNT, num_proc=checks.Range(1, 4096))
         check_known(self, split=SPLITS)
 

@@ -44,6 +44,7 @@ def step_flops(model: nn.Module, inputs: Input, batch_size: int, tokens: int) ->
     """
     model = on_meta(model)
     shape: tuple[int, ...] = (batch_size, tokens)
+    carried = inputs.vector
     if isinstance(inputs, SideTokens):
         shape = (*shape, inputs.columns)
     elif not isinstance(inputs, Tokens):
@@ -54,10 +55,13 @@ def step_flops(model: nn.Module, inputs: Input, batch_size: int, tokens: int) ->
         device = next(model.parameters()).device
         values = torch.zeros(shape, dtype=kind, device=device)
         mask = torch.ones(shape[:2], dtype=torch.long, device=device)
+        given = [values, mask]
+        if carried is not None:  # it is the first token
+            given = [values[:, 1:], mask, torch.zeros(len(values), carried.dim, device=device)]
         # The plain formula of attention has operations that can be counted.
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             with FlopCounterMode(display=False) as forward:
-                loss = model(values, mask).sum()
+                loss = model(*given).sum()
             with FlopCounterMode(display=False) as backward:
                 loss.backward()
         return forward.get_total_flops(), backward.get_total_flops()
@@ -68,8 +72,9 @@ def step_flops(model: nn.Module, inputs: Input, batch_size: int, tokens: int) ->
         if not isinstance(model, FPT):
             raise
         draw(model.core, model.core)
-        for part in (model.input, model.pooling, model.readout):
-            part.to_empty(device="cpu")
+        for part in (model.input, model.vector, model.pooling, model.readout):
+            if part is not None:
+                part.to_empty(device="cpu")
         forward, backward = count((1, *shape[1:]))
         return batch_size * forward, batch_size * backward
 

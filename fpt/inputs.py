@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from fpt.models.tuning import perceptron
+from fpt.sample_vectors import SampleVector
 
 
 class Input(ABC):
-    """Sequences of one kind. `column` is where a sample has them."""
+    """Sequences of one kind. `column` is where a sample has them; `vector` is what a sample carries as its first token."""
 
     kind: ClassVar[str]
     column: ClassVar[str]
     dim: int = 0
+    vector: SampleVector | None = None
 
     @abstractmethod
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
@@ -39,7 +41,8 @@ class Input(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values that `input_from_dict` reads."""
-        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+        values = {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+        return {name: value for name, value in values.items() if value is not None or name != "vector"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,16 @@ class Tokens(Input):
 
     vocab_size: int
     pad_id: int
+    vector: SampleVector | None = field(default=None, kw_only=True)
     kind: ClassVar[str] = "tokens"
     column: ClassVar[str] = "input_ids"
 
     def __post_init__(self) -> None:
         if not 0 <= self.pad_id < self.vocab_size:
             raise ValueError(f"pad_id {self.pad_id} is not one of the {self.vocab_size} tokens")
+
+    def of_data(self) -> Tokens:
+        return replace(self, vector=self.vector and self.vector.of_data())
 
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> nn.Module:
         if not widths:
@@ -141,6 +148,8 @@ def input_from_dict(values: dict[str, Any]) -> Input:
         KeyError, TypeError: the values are not those of an input.
     """
     values = dict(values)
+    if values.get("vector") is not None:
+        values["vector"] = SampleVector(**values["vector"])
     return INPUTS[values.pop("kind")](**values)
 
 

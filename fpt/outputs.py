@@ -45,8 +45,12 @@ class Output(ABC):
         """The labels of a batch as a task has them, in their own unit, made a tensor that `loss` takes."""
 
     @abstractmethod
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The mean training loss of a batch, a scalar; `labels` are those that the method of this name gives."""
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+        """The mean training loss of a batch, a scalar; `labels` are those that the method of this name gives.
+
+        Args:
+            smoothing: share of a class label that is spread over all classes; other labels have none.
+        """
 
     @abstractmethod
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
@@ -116,8 +120,8 @@ class Classes(Output):
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, dtype=np.int64))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits, labels)
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.double().softmax(dim=-1)
@@ -158,7 +162,7 @@ class Decisions(Output):
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, dtype=np.float32))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(logits, labels)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
@@ -255,7 +259,7 @@ class Value(Output):
         standardised = (np.asarray(values, dtype=np.float64) - self.mean) / self.std
         return torch.as_tensor(standardised.astype(np.float32))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         return F.mse_loss(logits[:, 0], labels)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:

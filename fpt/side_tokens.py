@@ -7,7 +7,7 @@ are added to the token's own embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -72,7 +72,8 @@ class SideTokens(Tokens):
         return 1 + self.sides
 
     def of_data(self) -> SideTokens:
-        return SideTokens(self.vocab_size, self.pad_id, self.sides, self.buckets)
+        plain = SideTokens(self.vocab_size, self.pad_id, self.sides, self.buckets, vector=self.vector)
+        return replace(plain, vector=self.vector and self.vector.of_data())
 
     def module(self, hidden_size: int, widths: tuple[int, ...] = ()) -> SideEmbedding:
         return SideEmbedding(super().module(hidden_size, widths), self.sides, self.buckets, self.width, hidden_size, self.dropout)

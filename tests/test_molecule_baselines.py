@@ -18,11 +18,12 @@ from fpt.cli import parse_training
 from fpt.errors import FPTError, UsageError
 from fpt.models.base import MODELS
 from fpt.models.estimators import ESTIMATORS, Problem
-from fpt.models.molecule_features import BITS, Features, descriptors, fingerprints, read_features
+from fpt.models.molecule_features import Features, read_features
 from fpt.models.morgan import MorganOptions
 from fpt.optional import missing
 from fpt.report.runs import row_name
 from fpt.results import read_results
+from fpt.tasks.molecules import BITS, descriptors, fingerprints
 from fpt.training import run
 
 # A peptide of 35 residues, whose Ipc is about 1e60, and a metal without BCUT2D.

@@ -3,6 +3,7 @@
 A new family is one new file here that registers an instance of `Family`; a backbone is named by ``--backbone``:
 
 * a registered name (``gpt2``, ``smollm2``, ``bert``, ``vit``, ``lstm``, ...),
+* ``none``, or ``none:NAME``: no backbone, in the width of GPT-2 or of NAME (see `fpt.backbones.none`),
 * ``random:NAME``: the same shape with random weights drawn from ``--backbone_seed``,
 * ``run:DIR``: the backbone as an earlier run of ``train.py`` left it,
 * a folder, a ``.gguf`` file or a Hub id of any model that transformers knows.
@@ -27,7 +28,7 @@ from fpt.errors import FPTError
 from fpt.registry import Registry
 from fpt.untrusted import pretrained
 
-RANDOM, RUN = "random:", "run:"
+RANDOM, RUN, NONE = "random:", "run:", "none:"
 # No backbone has more blocks.
 MOST_LAYERS = 2_000
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.initialization import no_init_weights
 from fpt.backbones.base import (
     DTYPES,
     MOST_LAYERS,
+    NONE,
     RANDOM,
     RUN,
     SMALL_PARTS,
@@ -30,6 +32,7 @@ from fpt.backbones.base import (
     fuse_activations,
     is_drawn,
 )
+from fpt.backbones.none import NoneConfig
 from fpt.backbones.weights import Weights, _seeded, draw
 from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
@@ -131,6 +134,8 @@ def core_config(spec: BackboneSpec) -> PreTrainedConfig:
     Raises:
         FPTError: it is not available, or has more blocks than any backbone.
     """
+    if spec.name.startswith(NONE):
+        return NoneConfig(hidden_size=core_config(replace(spec, name=spec.name.removeprefix(NONE))).hidden_size)
     name = spec.name.removeprefix(RANDOM)
     names = backbone_names()
     if name in names:
@@ -252,7 +257,7 @@ def _hub_id(name: str) -> str | None:
     names = backbone_names()
     if name in names:
         return names[name].hub_ids.get(name) if names[name].pretrained else None
-    return None if name.startswith((RANDOM, RUN)) or os.path.exists(os.path.expanduser(name)) else name
+    return None if name.startswith((RANDOM, RUN, NONE)) or os.path.exists(os.path.expanduser(name)) else name
 
 
 def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:
@@ -270,19 +275,21 @@ def _why_not(name: str, names: dict[str, Family], error: Exception) -> str:
     return f"backbone {name!r}{near}: {what}; {here}"
 
 
-def shorten(model: PreTrainedModel, family: Family, num_layers: int | None) -> int:
-    """Keep the first `num_layers` blocks, all when it is None; returns how many are kept.
+def shorten(model: PreTrainedModel, family: Family, num_layers: int | None) -> int | None:
+    """Keep the first `num_layers` blocks, all when it is None; returns how many are kept, None where there are none.
 
     Raises:
         FPTError: there are not so many.
     """
     count = len(family.blocks(model))
     if num_layers is None:
-        return count
+        return count or None
+    if not count:
+        raise FPTError(f"--num_layers {num_layers}: there is no backbone that could have them")
     if not 1 <= num_layers <= count:
         raise FPTError(f"--num_layers {num_layers} is not between 1 and the backbone's {count} layers")
     family.shorten(model, num_layers)
     return num_layers
 
 
-SOURCES: dict[str, Callable[[BackboneSpec, Callable[[str], None], Weights], Loaded]] = {RANDOM: _random}
+SOURCES: dict[str, Callable[[BackboneSpec, Callable[[str], None], Weights], Loaded]] = {RANDOM: _random, NONE: _random}

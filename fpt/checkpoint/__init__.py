@@ -11,7 +11,7 @@ Nothing in it is pickled.
 """
 
 from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, ModelRecord, read_config
-from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_trainable, trained_backbone
+from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_checkpoints, load_trainable, trained_backbone
 from fpt.checkpoint.save import Scored, add_test_metrics, save_checkpoint
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "add_test_metrics",
     "find_checkpoint",
     "load_checkpoint",
+    "load_checkpoints",
     "load_trainable",
     "read_config",
     "save_checkpoint",

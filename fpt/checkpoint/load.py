@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,41 @@ def load_checkpoint(
     with understood(folder):
         model = _build(read, folder, log)[0]
     return model.eval(), read.tokenizer, read.config
+
+
+def load_checkpoints(
+    folders: Sequence[Path], log: Log = silent, backbone: str | None = None
+) -> tuple[list[Network], PreTrainedTokenizerBase | None, list[CheckpointConfig]]:
+    """As `load_checkpoint`, of several at once: models of one backbone share its frozen weights.
+
+    Returns:
+        The models, the tokenizer of the first one, and the configurations.
+    """
+    models: list[Network] = []
+    reads: list[_Read] = []
+    loaded: dict[str, Backbone] = {}
+    for folder in folders:
+        read = _read(folder, log, backbone)
+        with understood(folder):
+            key = _backbone_key(read.config)
+            if key in loaded:
+                spare = loaded[key].twin(read.config.tuning.parts)
+                model: Network = _around(read, spare, str(folder / WEIGHTS))
+            else:
+                model, found = _build(read, folder, log)
+                if key is not None and found is not None:
+                    loaded[key] = found
+        models.append(model.eval())
+        reads.append(read)
+    return models, reads[0].tokenizer, [read.config for read in reads]
+
+
+def _backbone_key(config: CheckpointConfig) -> str | None:
+    """What models with the same frozen weights have in common; None where a model has weights of its own."""
+    if config.full or config.network is not None or "lora" in config.tuning.parts:
+        return None
+    core = config.core
+    return f"{core.sha256} {core.num_layers} {core.dtype} {sorted(config.tuning.parts)}"
 
 
 def trained_backbone(where: str, log: Log) -> Backbone:
@@ -182,9 +217,15 @@ def _build(read: _Read, folder: Path, log: Log) -> tuple[Network, Backbone | Non
         load_trainable(model, read.tensors, where)
         return model, None
     backbone = load_backbone(config.core, log, config.tuning.parts)
+    return _around(read, backbone, where), backbone
+
+
+def _around(read: _Read, backbone: Backbone, where: str) -> FPT:
+    """A model on its backbone."""
+    config = read.config
     model = build_model(backbone, config.input, config.output, config.tuning)
     load_trainable(model, read.tensors, where)
-    return model, backbone
+    return model
 
 
 def _check_shell(config: CheckpointConfig, folder: Path, log: Log) -> None:

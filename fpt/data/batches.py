@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from fpt.inputs import Input
 from fpt.outputs import Output
+from fpt.sample_vectors import COLUMN
 
 Lengths = Sequence[int] | np.ndarray
 
@@ -24,15 +25,24 @@ def collate(samples: Sequence[dict[str, Any]], inputs: Input, output: Output | N
 
     Returns:
         ``inputs`` (batch, tokens) int64 or (batch, tokens, dim) fp32 and ``attention_mask`` (batch, tokens) int64, 1 for
-        real tokens; when the samples have labels ``labels``: a tensor as the loss of `output` takes it, or without an output
-        the list of them as they are, in their own unit.
+        real tokens; where samples carry a vector, ``vector`` (batch, numbers) fp32, and the mask has a token more for it; when
+        the samples have labels ``labels``: a tensor as the loss of `output` takes it, or without an output the list of them as
+        they are, in their own unit.
     """
     padded, mask = inputs.pad([s[inputs.column] for s in samples])
     batch: dict[str, Any] = {"inputs": padded, "attention_mask": mask}
+    if inputs.vector is not None:
+        batch[COLUMN] = torch.from_numpy(np.stack([s[COLUMN] for s in samples]).astype(np.float32))
+        batch["attention_mask"] = torch.nn.functional.pad(mask, (1, 0), value=1)
     if "label" in samples[0]:
         labels = [s["label"] for s in samples]
         batch["labels"] = labels if output is None else output.labels(labels)
     return batch
+
+
+def fed(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """What a network takes of a batch."""
+    return tuple(batch[name] for name in ("inputs", "attention_mask", COLUMN) if name in batch)
 
 
 class LengthGroupedBatchSampler(Sampler[list[int]]):

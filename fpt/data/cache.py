@@ -198,6 +198,7 @@ def describe_request(task: Task, args: DataArguments, seed: int, tokenizer: PreT
         vocab_size=args.vocab_size if args.tokenizer == "bpe" else None,
         augment=args.augment,
         sides=sides_asked(args),
+        sample_vector=args.sample_vector,
     )
 
 

@@ -16,10 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
 from fpt.data.rejected import rejected_rows
+from fpt.data.samples import numbers
 from fpt.data.tokenizers import vocabulary_size
 from fpt.inputs import Input, Patches, Tokens
+from fpt.sample_vectors import COLUMN, SampleVector, measured
 from fpt.side_tokens import SideTokens
 from fpt.tasks.base import Examples, Task
+from fpt.tasks.molecules import plain_numbers
 from fpt.tasks.sides import count_sides
 
 # Rows that are preprocessed at a time; what is done of them survives a stop.
@@ -48,6 +51,7 @@ def _encode(
     """Features of a split, made shard by shard into Arrow files of `work`; shards that are there are taken."""
     keep = [c for c in ("id", "text", "label") if c in rows.column_names]
     processes = args.num_proc or os.cpu_count() or 1
+    slow = task.slow or "descriptors" in (args.sample_vector or "")
     shards = []
     with tqdm(total=len(rows), desc=f"preprocessing {name}", unit="row", dynamic_ncols=True) as bar:
         for start in range(0, len(rows), SHARD):
@@ -60,7 +64,7 @@ def _encode(
                     fn_kwargs={"args": args, "tokenizer": tokenizer},
                     remove_columns=[c for c in rows.column_names if c not in keep],
                     # A process costs more to start than a few rows of text take.
-                    num_proc=processes if processes > 1 and len(rows) > SHARD and task.slow else None,
+                    num_proc=processes if processes > 1 and len(rows) > SHARD and slow else None,
                     cache_file_name=str(work / f"{name}-{start:09d}.arrow"),
                     load_from_cache_file=True,
                 )
@@ -91,12 +95,20 @@ def _bad_rows(arrow: Dataset, bad: np.ndarray) -> pd.DataFrame:
 def describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, train: Dataset) -> Input:
     if (own := task.input(args)) is not None:
         return own
-    if tokenizer is not None and (sides := count_sides(args)):
-        return SideTokens(vocabulary_size(tokenizer), tokenizer.pad_token_id, sides, args.side_buckets)
     if tokenizer is not None:
-        return Tokens(vocabulary_size(tokenizer), tokenizer.pad_token_id)
+        size, pad_id, vector = vocabulary_size(tokenizer), tokenizer.pad_token_id, describe_vector(args, train)
+        if sides := count_sides(args):
+            return SideTokens(size, pad_id, sides, args.side_buckets, vector=vector)
+        return Tokens(size, pad_id, vector=vector)
     dim = task.dim(args)
     return Patches(dim, *_moments(train, dim if task.standardise == "each" else None))
+
+
+def describe_vector(args: DataArguments, train: Dataset) -> SampleVector | None:
+    """The vector that samples carry, as it is on the training split; None where they carry none."""
+    if args.sample_vector is None:
+        return None
+    return measured(numbers(train, COLUMN).astype(np.float32), plain_numbers(args.sample_vector))
 
 
 def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from fpt.args import DataArguments
 from fpt.inputs import Input, Patches
+from fpt.sample_vectors import COLUMN
 from fpt.tasks.base import SPLITS, GeneratedTask
 
 
@@ -50,14 +51,18 @@ class ArrowSamples(Samples):
     """An Arrow split; each epoch reads another variant of a sample when there are any."""
 
     def __init__(self, rows: Dataset, inputs: Input, seed: int = 0) -> None:
-        wanted = [c for c in (inputs.column, "variants") if c in rows.column_names]
+        wanted = [c for c in (inputs.column, "variants", COLUMN) if c in rows.column_names]
         self.lengths, self.labels = numbers(rows, "length"), numbers(rows, "label")
         self.rows = rows.select_columns(wanted).with_format("numpy")
         self.column, self.seed, self.epoch = inputs.column, seed, 0
+        self.carried = [COLUMN] if inputs.vector is not None else []
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         rows = self.rows[indices]
         samples = [{self.column: s, "label": y} for s, y in zip(rows[self.column], self.labels[indices], strict=True)]
+        for name in self.carried:
+            for sample, value in zip(samples, rows[name], strict=True):
+                sample[name] = value
         for index, sample, variants in zip(indices, samples, rows.get("variants", ()), strict=False):
             choice = int(np.random.default_rng([self.seed, self.epoch, index]).integers(len(variants) + 1))
             if choice:

@@ -18,10 +18,13 @@ from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
 from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
+from fpt.ensemble import SPREAD, mean_prediction, spread_of
 from fpt.errors import FPTError, did_you_mean
 from fpt.evaluation.predict import check_finite, predict
+from fpt.inputs import Input
 from fpt.models.base import Network
 from fpt.outputs import Output
+from fpt.sample_vectors import COLUMN
 from fpt.tasks.audio import AudioTask, sound_suffixes
 from fpt.tasks.base import Task
 from fpt.tasks.images import ImageTask, picture_suffixes
@@ -152,31 +155,32 @@ def _check_header(name: str, table: Table, task: Task, whose: str) -> None:
         raise FPTError(f"{whose} has no header: its first line {printable(name, 40)!r} is an input; put a column name above it")
 
 
-def output_columns(output: Output) -> list[str]:
+def output_columns(output: Output, models: int = 1) -> list[str]:
     """The columns that `predict_file` adds."""
-    return [*output.columns(), REASON]
+    return [*output.columns(), *([SPREAD] if models > 1 else []), REASON]
 
 
 def predict_file(
     inputs: Inputs,
     task: Task,
     args: DataArguments,
-    model: Network,
+    models: Sequence[Network],
     tokenizer: PreTrainedTokenizerBase | None,
     config: CheckpointConfig,
     batch_size: int,
     accelerator: Accelerator,
 ) -> pd.DataFrame:
-    """Predict each row; the result has the rows as they were, in their order.
+    """Predict each row by one model, or by the mean of several; the result has the rows as they were, in their order.
 
     Returns:
-        The rows with the columns of the output (``prediction``, for classes ``probability_NAME`` of each) and ``reason``: why
-        a row has an empty prediction, that its input was cut, or that it has unknown tokens.
+        The rows with the columns of the output (``prediction``, for classes ``probability_NAME`` of each; of several models
+        ``spread``, see `fpt.ensemble`) and ``reason``: why a row has an empty prediction, that its input was cut, or that it
+        has unknown tokens.
     """
     shape, output, rows = config.input, config.output, inputs.rows
     task = _reading_task(task, inputs, config.data.schema)
     samples = _Listed()
-    cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output)}
+    cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output, len(models))}
     found = {name: list(rows[column]) for name, column in inputs.columns.items()}
     for row in range(len(rows)):
         try:
@@ -189,17 +193,32 @@ def predict_file(
             continue
         cells[REASON][row] = features["reason"][0]
         if not features["reason"][0]:
-            samples.append({"row": row, shape.column: np.asarray(features[shape.column][0]), "length": features["length"][0]})
+            read_of = {name: np.asarray(features[name][0]) for name in (shape.column, *([COLUMN] if shape.vector else []))}
+            _check_vector(read_of, shape)
+            samples.append({"row": row, **read_of, "length": features["length"][0]})
             cells[REASON][row] = "; ".join(_remarks(features, task, args))
     if samples:
-        predictions, _ = predict(accelerator.prepare(model), samples, shape, output, batch_size, accelerator)
-        check_finite(predictions)
-        for sample, prediction in zip(samples, predictions, strict=True):
+        each = [predict(accelerator.prepare(m), samples, shape, output, batch_size, accelerator)[0] for m in models]
+        for predictions in each:
+            check_finite(predictions)
+        spreads = spread_of(each, output)
+        for sample, prediction, spread in zip(samples, mean_prediction(each), spreads, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
                 cells[name][sample["row"]] = cell
+            if SPREAD in cells:
+                cells[SPREAD][sample["row"]] = f"{spread:.6g}"
     # Objects: texts of pandas can't hold half a character, and a list in Python may.
     texts = {name: pd.Series(list(map(cell_text, column)), column.index, object) for name, column in rows.items()}
     return pd.DataFrame(texts, columns=rows.columns).assign(**cells)
+
+
+def _check_vector(sample: Mapping[str, np.ndarray], shape: Input) -> None:
+    """Refuse a vector of other numbers than the model was trained on."""
+    if shape.vector is not None and len(sample[COLUMN]) != shape.vector.dim:
+        raise FPTError(
+            f"the model was trained on vectors of {shape.vector.dim:,} numbers, the rdkit that is installed here computes"
+            f" {len(sample[COLUMN]):,}; install the release that the checkpoint's config.json names under data.request.libraries"
+        )
 
 
 def _remarks(features: Mapping[str, Sequence[Any]], task: Task, args: DataArguments) -> list[str]:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from datasets import Dataset
 
-from fpt.data.batches import SortedBatchSampler, make_loader
+from fpt.data.batches import SortedBatchSampler, fed, make_loader
 from fpt.data.prepared import Prepared
 from fpt.data.samples import numbers
 from fpt.errors import FPTError
@@ -46,7 +46,7 @@ def predict(
     for number, batch in enumerate(make_loader(samples, sampler, inputs)):
         own = batch.pop("labels", [])
         batch = send_to_device(batch, accelerator.device)
-        logits = model(batch["inputs"], batch["attention_mask"])
+        logits = model(*fed(batch))
         if number < sampler.own:
             indices += sampler.batches[number]
             predictions.append(output.predict(logits).cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import pandas as pd
 
 from fpt.args import DataArguments
-from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
+from fpt.checkpoint import CheckpointConfig, read_config
 from fpt.checkpoint.load import understood
+from fpt.ensemble import SPREAD
 from fpt.errors import FPTError
 from fpt.evaluation.files import as_rows, predict_file
+from fpt.evaluation.members import check_alike, find_members, load_members
 from fpt.evaluation.task import task_of
 from fpt.files.whole import read_stably
+from fpt.models.base import Network
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import GeneratedTask, Task
 from fpt.text.log import Log, silent
@@ -24,25 +28,33 @@ class Predictor:
     """A trained model with all it needs to read raw inputs.
 
     Args:
-        checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub.
+        checkpoint: a run of ``train.py``, its ``checkpoint/``, or ``user/repo[@revision]`` of the Hub; a list of them for the
+            mean of their predictions.
         backbone: where the backbone is, when that is not where it was in training.
 
     Attributes:
         task, args: that it was trained on, as they read inputs.
-        model, tokenizer, accelerator, folder: what is loaded, and from where.
+        models, tokenizer, accelerator, folders: what is loaded, and from where; `model` is the first one.
 
     Raises:
         FPTError: it is not there, damaged, or its backbone is not available.
     """
 
-    def __init__(self, checkpoint: str, backbone: str | None = None, log: Log = silent) -> None:
-        folder = find_checkpoint(checkpoint, log)
-        record = read_stably(folder, read_config)
-        _task_of(record, folder)  # refused before the backbone is loaded
-        self.folder, self.accelerator = folder, make_accelerator(record.mixed_precision)
+    def __init__(self, checkpoint: str | Sequence[str], backbone: str | None = None, log: Log = silent) -> None:
+        self.folders = find_members([checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint), log)
+        records = [read_stably(folder, read_config) for folder in self.folders]
+        _task_of(records[0], self.folders[0])  # refused before the backbone is loaded
+        check_alike(records, self.folders)
+        self.accelerator = make_accelerator(records[0].mixed_precision)
         # A run may have replaced the checkpoint meanwhile: this record is the one of the model.
-        self.model, self.tokenizer, self._record = load_checkpoint(folder, log, backbone)
-        self.task, self.args = _task_of(self._record, folder)
+        members = load_members(self.folders, log, backbone)
+        self.models, self.tokenizer, self._record = members.models, members.tokenizer, members.config
+        self.task, self.args = _task_of(self._record, self.folders[0])
+
+    @property
+    def model(self) -> Network:
+        """The first of the models."""
+        return self.models[0]
 
     @property
     def config(self) -> CheckpointConfig:
@@ -56,8 +68,9 @@ class Predictor:
             inputs: for a model of several input columns, mappings by the columns' names, sequences in their order, or a table.
 
         Returns:
-            For each input ``prediction`` (a label's name, or a number), for classes ``probabilities`` by name, and ``reason``:
-            empty, why the prediction is None, or that the input was cut.
+            For each input ``prediction`` (a label's name, or a number), for classes ``probabilities`` by name, of several models
+            ``spread`` (the standard deviation over them, see `fpt.ensemble`), and ``reason``: empty, why the prediction is
+            None, or that the input was cut.
 
         Raises:
             FPTError: an input does not have the model's columns.
@@ -68,8 +81,8 @@ class Predictor:
         size = self._record.eval_batch_size if batch_size is None else batch_size
         if size < 1:
             raise FPTError(f"batch_size {size} must be at least 1")
-        with understood(self.folder):
-            out = predict_file(rows, self.task, self.args, self.model, self.tokenizer, self._record, size, self.accelerator)
+        with understood(self.folders[0]):
+            out = predict_file(rows, self.task, self.args, self.models, self.tokenizer, self._record, size, self.accelerator)
         return [self._plain(row) for row in out.to_dict("records")]
 
     def _plain(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +90,10 @@ class Predictor:
         number = self._record.output.kind == "value"
         said: Any = (float(row["prediction"]) if number else row["prediction"]) if known else None
         shares = {k.removeprefix("probability_"): float(v) for k, v in row.items() if k.startswith("probability_") and known}
-        return {"prediction": said, **({"probabilities": shares} if shares else {}), "reason": row["reason"]}
+        out = {"prediction": said, **({"probabilities": shares} if shares else {})}
+        if len(self.models) > 1:
+            out[SPREAD] = float(row[SPREAD]) if known else None
+        return {**out, "reason": row["reason"]}
 
 
 def _task_of(record: CheckpointConfig, folder: Path) -> tuple[Task, DataArguments]:

@@ -11,20 +11,22 @@ import pandas as pd
 from accelerate import Accelerator
 
 from fpt.args import EvaluateArguments
-from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
+from fpt.checkpoint import CheckpointConfig, read_config
 from fpt.checkpoint.load import understood
 from fpt.data.cache import prepare
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
 from fpt.data.table import TableOptions
+from fpt.ensemble import mean_prediction
 from fpt.errors import FPTError
 from fpt.evaluation import files
+from fpt.evaluation.members import Members, check_alike, find_members, load_members
 from fpt.evaluation.predict import check_finite, predict_split, resolution_of
 from fpt.evaluation.task import task_of
 from fpt.files.output_paths import check_output_file, run_of
 from fpt.files.tables import write_csv
 from fpt.files.whole import read_stably, user_path, write_json
-from fpt.metrics import score_table
+from fpt.metrics import Scores, score_table
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import SPLITS, GeneratedTask
 from fpt.text.log import Log, silent
@@ -33,24 +35,28 @@ from fpt.text.log import Log, silent
 def run(args: EvaluateArguments) -> None:
     """What ``evaluate.py`` does: score a split, or predict a file."""
     say: Log = print if os.environ.get("RANK", "0") == "0" else silent
-    folder = find_checkpoint(args.checkpoint, say)
+    folders = find_members(args.checkpoint, say)
+    folder = folders[0]
     if args.output:
-        _check_output(args, folder)
+        _check_output(args, folders)
     # A run that goes on may replace it meanwhile.
-    config = read_stably(folder, read_config)
+    configs = [read_stably(each, read_config) for each in folders]
+    check_alike(configs, folders)
+    config = configs[0]
     task, data = task_of(config, folder, data_dir=args.data_dir, cache_dir=args.cache_dir, num_proc=args.num_proc)
     if args.raw_cells and not args.predict:
         raise FPTError("--raw_cells is about the file of --predict; give both or none")
     if args.fetch_data and args.predict:
         raise FPTError("--fetch_data is about the data of the training, which --predict does not read; leave it out")
-    inputs = _inputs(args, task, config, say) if args.predict else None
+    inputs = _inputs(args, task, config, len(folders), say) if args.predict else None
     if inputs is None and args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
     # There is nothing to spread without an optimizer: whatever trained it, each process has the whole model.
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # The precision of the run, so that the scores are the run's.
     accelerator = make_accelerator(config.mixed_precision)
-    model, tokenizer, loaded = load_checkpoint(folder, accelerator.print, args.backbone)
+    members = load_members(folders, accelerator.print, args.backbone)
+    tokenizer, loaded = members.tokenizer, members.config
     if (loaded.task, loaded.data) != (config.task, config.data):
         accelerator.print(f"{folder} was replaced by a run on other data while it was read; reading it again")
         return run(args)
@@ -59,7 +65,7 @@ def run(args: EvaluateArguments) -> None:
     if inputs is not None:
         assert not isinstance(task, GeneratedTask)
         with understood(folder):
-            out = files.predict_file(inputs, task, data, model, tokenizer, config, batch_size, accelerator)
+            out = files.predict_file(inputs, task, data, members.models, tokenizer, config, batch_size, accelerator)
         _report_predictions(out, args, accelerator)
         return
     seed, wanted = config.data.split_seed, config.data.data_sha256
@@ -68,22 +74,46 @@ def run(args: EvaluateArguments) -> None:
         prepared = prepare(task, data, seed, say, wanted, tokenizer, args.fetch_data)
     _check_same_data(prepared, config, folder)
     with understood(folder):
-        predictions, labels = predict_split(accelerator.prepare(model), prepared, args.split, batch_size, accelerator)
-        check_finite(predictions)
-    metrics = prepared.output.metrics(labels, predictions, resolution_of(model, accelerator))
-    accelerator.print(
-        f"{config.task}: backbone {config.core.name}, {prepared.split_method} split of seed {seed}, seed"
-        f" {config.training.seed}, model of step {config.step}\n{score_table({args.split: metrics})}"
-    )
+        metrics = _scores(members, prepared, args.split, batch_size, accelerator)
+    accelerator.print(f"{_said(members, prepared, seed)}\n{score_table({args.split: metrics})}")
     if args.output and accelerator.is_main_process:
-        values = config.to_dict()
-        kept = {name: values[name] for name in ("task", "core", "step", "training", "model_sha256")}
-        write_json(user_path(args.output), {**kept, "data": prepared.manifest.to_dict(), "metrics": {args.split: metrics}})
+        write_json(user_path(args.output), _written(members, prepared, {args.split: metrics}))
 
 
-def _check_output(args: EvaluateArguments, folder: Path) -> None:
+def _scores(members: Members, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator) -> Scores:
+    """Metrics of the model, or of the mean prediction of several."""
+    each = []
+    for model in members.models:
+        predictions, labels = predict_split(accelerator.prepare(model), prepared, split, batch_size, accelerator)
+        check_finite(predictions)
+        each.append(predictions)
+    return prepared.output.metrics(labels, mean_prediction(each), resolution_of(members.models[0], accelerator))
+
+
+def _said(members: Members, prepared: Prepared, seed: int) -> str:
+    """What is scored, in words."""
+    config, count = members.config, len(members.models)
+    about = f"{config.task}: backbone {config.core.name}, {prepared.split_method} split of seed {seed}"
+    if count == 1:
+        return f"{about}, seed {config.training.seed}, model of step {config.step}"
+    seeds = ", ".join(str(one.training.seed) for one in members.configs)
+    names = dict.fromkeys(one.core.name for one in members.configs)
+    mixed = f" on backbones {', '.join(names)}" if len(names) > 1 else ""
+    return f"{about}, mean prediction of {count} models{mixed} of seeds {seeds}"
+
+
+def _written(members: Members, prepared: Prepared, metrics: dict[str, Scores]) -> dict[str, Any]:
+    """The scores as they are written: JSON values."""
+    names = ("task", "core", "step", "training", "model_sha256")
+    each = [{name: config.to_dict()[name] for name in names} for config in members.configs]
+    about = each[0] if len(each) == 1 else {"task": each[0]["task"], "members": each}
+    return {**about, "data": prepared.manifest.to_dict(), "metrics": metrics}
+
+
+def _check_output(args: EvaluateArguments, folders: Sequence[Path]) -> None:
     """Refuse, before anything is loaded, an output that would replace what is read, or a part of a run or a cache."""
-    read = {"the file to predict": args.predict, "the run": run_of(folder)}
+    read: dict[str, Any] = {"the file to predict": args.predict}
+    read |= {"the run" if not n else f"run {n + 1}": run_of(folder) for n, folder in enumerate(folders)}
     read |= {"the raw data": args.data_dir, "the backbone": args.backbone}
     check_output_file("--output", args.output or "", read, args.cache_dir)
 
@@ -103,7 +133,7 @@ def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path)
         raise FPTError(f"{folder}: the labels or inputs of the model are not those of its data; copy the checkpoint again")
 
 
-def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: Log) -> Any:
+def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, models: int, log: Log) -> Any:
     """The rows of ``--predict``."""
     if not args.output:
         raise FPTError("--predict needs --output FILE.csv to write the predictions to")
@@ -111,7 +141,7 @@ def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, log: L
         raise FPTError(f"--predict: {task.name} is generated, it has no inputs in files")
     options = TableOptions(args.delimiter, args.encoding, args.sheet)
     inputs = files.read_inputs(user_path(args.predict or ""), args.column, task, config.data.schema, options, args.decimal, log)
-    _keep_users_columns(args, inputs.rows, files.output_columns(config.output))
+    _keep_users_columns(args, inputs.rows, files.output_columns(config.output, models))
     return inputs
 
 

@@ -63,13 +63,21 @@ def check_types(arguments: Any) -> None:
         kind = next((k for k in kinds if k in NAMES), None)
         if kind is None:
             continue
-        if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
-            raise FPTError(f"--{field.name} {_short(value)} must be {NAMES[kind]}")
-        if kind is float and not -math.inf < value < math.inf:
-            raise FPTError(f"--{field.name} {value} must be a finite number")
-        empty = kind is str and not str(value).strip() and field.name not in may_be_empty
-        if empty and not (value and "delimiter" in field.name):
-            raise FPTError(f"--{field.name} is empty; give a value, or leave it out")
+        several = typing.get_origin(hints[field.name]) is list
+        if several and (not isinstance(value, list) or not value):
+            raise FPTError(f"--{field.name} {_short(value)} must be one or several values")
+        for one in value if several else [value]:
+            _check_type(field.name, one, kind, field.name in may_be_empty)
+
+
+def _check_type(name: str, value: Any, kind: Any, may_be_empty: bool) -> None:
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise FPTError(f"--{name} {_short(value)} must be {NAMES[kind]}")
+    if kind is float and not -math.inf < value < math.inf:
+        raise FPTError(f"--{name} {value} must be a finite number")
+    empty = kind is str and not str(value).strip() and not may_be_empty
+    if empty and not (value and "delimiter" in name):
+        raise FPTError(f"--{name} is empty; give a value, or leave it out")
 
 
 def check_ranges(arguments: Any, **ranges: Range) -> None:

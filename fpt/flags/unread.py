@@ -26,7 +26,7 @@ from fpt.tasks.text import Letters, Smiles
 OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
 OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
 OF_NUMBERS = ("numbers_per_token", "standardise")
-OF_TEXT = ("tokenizer", "vocab_size", "augment")
+OF_TEXT = ("tokenizer", "vocab_size", "augment", "sample_vector")
 OF_SIDES = ("environments", "kmers", "side_buckets", "tokens")
 # All that an estimator reads of how others are trained.
 OF_ESTIMATORS = ("output_dir", "overwrite", "seed")
@@ -124,7 +124,7 @@ def _unread_by_task(
     if tokenizer is not None and tokenizer != "bpe":
         reasons["vocab_size"] = f"it is for --tokenizer bpe; {task.name} is cut by {tokenizer}"
     if not isinstance(getattr(task, "modality", None), Smiles):
-        of_smiles = ("augment", "keep_notation", "environments", "tokens")
+        of_smiles = ("augment", "keep_notation", "environments", "tokens", "sample_vector")
         reasons |= dict.fromkeys(of_smiles, f"it is for SMILES; {task.name} has none")
     elif model.name == "mat":
         reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES, "max_length"), "--model mat reads molecules as graphs")
@@ -181,7 +181,9 @@ def _unread_by_input(task: Task | GeneratedTask, data: DataArguments, args: Mode
         if not args.input_layers:
             reasons["orthogonal_gain"] = f"it is for patches of numbers and --input_layers; {task.name} is made of text"
     if not count_sides(data):
-        reasons |= dict.fromkeys(("side_width", "side_dropout"), "it is for tokens with --environments or --kmers")
+        reasons["side_width"] = "it is for tokens with --environments or --kmers"
+    if not count_sides(data) and data.sample_vector is None:
+        reasons["side_dropout"] = "it is for tokens with --environments or --kmers, and for samples with --sample_vector"
     if not tokens or args.input_layers:
         reasons["input_init"] = "it is for an embedding of tokens; linear layers start orthogonal"
     return {name: why for name, why in reasons.items() if name in given}

@@ -19,6 +19,7 @@ from fpt.models.base import Network
 from fpt.models.pooling import Pooling
 from fpt.models.tuning import Tuning, add_lora, perceptron
 from fpt.outputs import Output
+from fpt.sample_vectors import VectorToken
 
 
 class FPT(Network):
@@ -54,6 +55,7 @@ class FPT(Network):
         tuning = tuning or Tuning()
         hidden = backbone.config.hidden_size
         self.input = inputs.module(hidden, tuning.input_layers)
+        self.vector = VectorToken(inputs.vector, hidden) if inputs.vector else None
         self.core, self.family, self.core_dtype = backbone, family, core_dtype
         self.readout = perceptron(hidden, tuning.readout_layers, output.size)
         self.pooling, self.width = Pooling(tuning.readout, output.tokens, hidden), hidden
@@ -69,32 +71,38 @@ class FPT(Network):
             add_lora(backbone, tuning)
         for name, parameter in self.input.named_parameters():
             parameter.requires_grad_(("pos" if name == "positions" else "in") in tuning.parts)
+        if self.vector is not None:
+            self.vector.requires_grad_("in" in tuning.parts)
         for part in (self.readout, self.pooling):
             part.requires_grad_("out" in tuning.parts)
 
-    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor, attention_mask: torch.Tensor, vector: torch.Tensor | None = None) -> torch.Tensor:
         """Read sequences that are padded on the right.
 
         Args:
             inputs: token ids (batch, tokens) int64, or patches (batch, tokens, dim) float.
             attention_mask: (batch, tokens), 1 for real tokens and 0 for padding.
+            vector: (batch, numbers) fp32 of each sample, its first token, which the mask counts; None where samples have none.
 
         Returns:
             Logits (batch, read tokens * output size) in fp32, read as --readout says.
         """
         with self.precision(attention_mask.device.type):
-            states = self.family.states(self.core, self.embed(inputs), attention_mask, self.read(attention_mask))
+            states = self.family.states(self.core, self.embed(inputs, vector), attention_mask, self.read(attention_mask))
             return self.logits(states, attention_mask)
 
     @property
     def draws(self) -> bool:
         """Whether its input or its readout draws random numbers in training."""
-        around = (self.dropout, *self.input.modules())
+        around = (self.dropout, *self.input.modules(), *(self.vector.modules() if self.vector is not None else ()))
         return any(module.p > 0 for module in around if isinstance(module, nn.Dropout))
 
-    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+    def embed(self, inputs: torch.Tensor, vector: torch.Tensor | None = None) -> torch.Tensor:
         """What goes into the backbone, (batch, tokens, hidden)."""
-        return self.dropout(self.input(inputs))
+        states = self.input(inputs)
+        if self.vector is not None:
+            states = torch.cat([self.vector(vector).to(states.dtype), states], dim=1)
+        return self.dropout(states)
 
     def read(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Positions (batch, wanted) of the states that are read; see `Pooling`."""
@@ -124,6 +132,7 @@ class FPT(Network):
         """As `Network.roles`."""
         positions = {f"core.{name}" for name, part in self.family.parts(self.core).items() if part == "pos"} | {"input.positions"}
         inputs = {f"input.{name}": "input" for name, _ in self.input.named_parameters()}
+        inputs |= {name: "input" for name, _ in self.named_parameters() if name.startswith("vector.")}
         return {**inputs, **dict.fromkeys(positions, "position")}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.utils import set_seed
 
 from fpt.args import ModelArguments, TrainArguments, changed
-from fpt.backbones.base import Backbone, BackboneSpec, checkpoint_blocks, is_drawn
+from fpt.backbones.base import NONE, Backbone, BackboneSpec, checkpoint_blocks, is_drawn
 from fpt.backbones.loading import load_backbone
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
@@ -47,7 +47,7 @@ class Frozen(TrainedModel):
         """Load the backbone once, and build what is trained around it for each run, from the seed of each."""
         self.check(model_args)
         model_args = changed(model_args, **self.fixed)
-        tuning = tuning_of(model_args)
+        tuning = tuning_of(model_args, prepared.output.tokens)
         backbone = load_backbone(spec_of(model_args, each[0].seed), log, tuning.parts)
         check_length(prepared, backbone)
         prepared.input = with_sides(prepared.input, model_args.side_width, model_args.side_dropout)
@@ -78,8 +78,11 @@ class Frozen(TrainedModel):
         return Made(model, backbone.spec, tuning, start)
 
 
-def tuning_of(args: ModelArguments) -> Tuning:
+def tuning_of(args: ModelArguments, reads: int) -> Tuning:
     """What the arguments say is trained.
+
+    Args:
+        reads: tokens that the answer is read at.
 
     Raises:
         FPTError: they can't be understood.
@@ -90,8 +93,13 @@ def tuning_of(args: ModelArguments) -> Tuning:
         args.lora_alpha,
         parse_widths(args.input_layers, "--input_layers"),
         parse_widths(args.readout_layers, "--readout_layers"),
-        args.readout,
+        args.readout or default_readout(args.backbone, reads),
     )
+
+
+def default_readout(backbone: str, reads: int) -> str:
+    """What is read where nothing was asked for: without a backbone the last token knows nothing of the others."""
+    return "mean" if (backbone == "none" or backbone.startswith(NONE)) and reads == 1 else "last"
 
 
 def spec_of(args: ModelArguments, seed: int) -> BackboneSpec:
@@ -114,7 +122,8 @@ def check_length(prepared: Prepared, backbone: Backbone) -> None:
     """
     limit, longest = backbone.family.max_tokens(backbone.model.config), longest_sample(prepared)
     if limit is not None and longest > limit:
-        fix = f"cut them with --max_length {limit}" if prepared.tokenizer else "make larger tokens"
+        room = limit - (prepared.input.vector is not None)
+        fix = f"cut them with --max_length {room}" if prepared.tokenizer else "make larger tokens"
         raise FPTError(
             f"samples of {prepared.task.name} have up to {longest:,} tokens, backbone {backbone.spec.name!r} takes at most"
             f" {limit:,}; {fix}, or use a backbone without such a limit"

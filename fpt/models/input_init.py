@@ -25,7 +25,9 @@ PATCH_SCALE = 4.0
 
 
 def with_sides(inputs: Input, width: int, dropout: float) -> Input:
-    """The inputs with the model's own settings of what a token carries besides its id."""
+    """The inputs with the model's own settings of what tokens and samples carry."""
+    if inputs.vector is not None:
+        inputs = replace(inputs, vector=replace(inputs.vector, dropout=dropout))  # type: ignore[type-var]
     return replace(inputs, width=width, dropout=dropout) if isinstance(inputs, SideTokens) else inputs
 
 
@@ -81,6 +83,9 @@ def init_input(
     if how not in ("core", "normal"):
         raise FPTError(f"unknown --input_init {how!r}; known: core, normal")
     std = backbone.input_std
+    if model.vector is not None:
+        model.vector.layer.weight.normal_(std=std / model.vector.length)
+        model.vector.layer.bias.zero_()
     if isinstance(model.input, SideEmbedding):
         std = _init_sides(model.input, std, 1.0 if scale is None else scale)
         if isinstance(model.input.tokens, nn.Embedding):

@@ -27,7 +27,8 @@ from fpt.models.base import MODELS, Network, NetworkModel
 from fpt.outputs import Output
 from fpt.tasks.base import Examples, GeneratedTask, Source, Task
 from fpt.tasks.images import encode_each
-from fpt.tasks.text import Smiles, TextTask, chemistry
+from fpt.tasks.molecules import chemistry
+from fpt.tasks.text import Smiles, TextTask
 
 if TYPE_CHECKING:
     from rdkit import Chem

@@ -8,23 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from fpt.errors import FPTError
 from fpt.tasks.base import GeneratedTask, Task
-from fpt.tasks.text import Smiles, chemistry
+from fpt.tasks.molecules import BITS, descriptors, fingerprints
+from fpt.tasks.text import Smiles
 from fpt.text.log import Log
 
 if TYPE_CHECKING:
-    from rdkit import Chem
+    pass
 
-RADIUS, BITS = 2, 2048
 KINDS = ("bits", "counts", "descriptors", "counts+descriptors")
-# Grows exponentially with the number of atoms, up to 1e38 for a peptide: we take its logarithm.
-EXPONENTIAL = "Ipc"
 # Molecules that a process is handed at once; the descriptors of one take about 10 ms.
 CHUNK = 256
 
@@ -70,57 +68,6 @@ def molecules_only(model: str, task: Task | GeneratedTask) -> Task | GeneratedTa
     if not isinstance(getattr(task, "modality", None), Smiles):
         raise FPTError(f"--model {model} reads molecules; {task.name} has no SMILES")
     return task
-
-
-def read_molecule(smiles: str) -> Chem.Mol:
-    """A molecule of rdkit.
-
-    Raises:
-        ValueError: rdkit can't read it.
-    """
-    molecule = chemistry().MolFromSmiles(smiles)
-    if molecule is None:
-        raise ValueError(f"invalid SMILES {smiles!r}")
-    return molecule
-
-
-def fingerprints(smiles: Sequence[str], counts: bool = False) -> np.ndarray:
-    """Morgan fingerprints (molecules, 2048): 0 or 1, or how often each substructure occurs.
-
-    Raises:
-        ValueError: rdkit can't read one.
-    """
-    chemistry()
-    from rdkit.Chem import rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    read = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
-    out = np.zeros((len(smiles), BITS), dtype=np.float32 if counts else np.uint8)
-    for row, text in zip(out, smiles, strict=True):
-        row[:] = read(read_molecule(text))
-    return out
-
-
-def descriptors(smiles: Sequence[str]) -> np.ndarray:
-    """RDKit's 2D descriptors (molecules, about 217) fp32, nan where a molecule has none (BCUT2D of metals and salts).
-
-    Raises:
-        ValueError: rdkit can't read one.
-    """
-    chemistry()
-    from rdkit.Chem import Descriptors
-
-    return np.stack([_finite(Descriptors.CalcMolDescriptors(read_molecule(text), missingVal=np.nan)) for text in smiles])
-
-
-def _finite(values: dict[str, Any]) -> np.ndarray:
-    """Descriptors by name as one row; whatever is not a finite fp32 number is nan."""
-    row = np.array(list(values.values()), dtype=np.float64)
-    if EXPONENTIAL in values:
-        place = list(values).index(EXPONENTIAL)
-        row[place] = np.log1p(max(row[place], 0.0))
-    row[~(np.abs(row) <= np.finfo(np.float32).max)] = np.nan
-    return row.astype(np.float32)
 
 
 def read_features(kind: str, splits: Mapping[str, Sequence[str]], processes: int | None, log: Log) -> Features:

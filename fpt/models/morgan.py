@@ -21,11 +21,12 @@ from fpt.flags.checks import check_known, check_ranges, number_list
 from fpt.metrics import is_better
 from fpt.models.base import MODELS, Estimator, Fitted
 from fpt.models.estimators import ESTIMATORS, PACKAGES, Problem
-from fpt.models.molecule_features import BITS, KINDS, RADIUS, fingerprints, molecules_only, read_features
+from fpt.models.molecule_features import KINDS, molecules_only, read_features
 from fpt.optional import need
 from fpt.outputs import Classes, Value
 from fpt.results import Evaluation
 from fpt.tasks.base import GeneratedTask, Task
+from fpt.tasks.molecules import BITS, RADIUS, fingerprints
 from fpt.text.log import Log
 
 __all__ = ["Morgan", "MorganOptions", "all_classes", "fingerprints"]

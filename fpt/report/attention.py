@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fpt.backbones.base import take
-from fpt.data.batches import collate
+from fpt.data.batches import collate, fed
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
 from fpt.models.fpt import FPT
@@ -49,7 +49,8 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
             mask = batch["attention_mask"]
             read = model.read(mask)
             with model.precision("cpu"):
-                states = model.input(batch["inputs"])
+                inputs, _, *vector = fed(batch)
+                states = model.embed(inputs, *vector)
                 found = backbone(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
                 logits = model.logits(take(found.last_hidden_state, read), mask)
             layers = torch.stack([layer[0, :, read[0]] for layer in found.attentions])
@@ -80,7 +81,8 @@ def features(
         batch = collate(rows, prepared.input, prepared.output)
         mask = batch["attention_mask"]
         with model.precision("cpu"):
-            found = model.family.states(model.core, model.input(batch["inputs"]), mask, model.read(mask))
+            inputs, _, *vector = fed(batch)
+            found = model.family.states(model.core, model.embed(inputs, *vector), mask, model.read(mask))
             found = model.pooling(found, mask)
         states.append(found.flatten(1).float().numpy())
         labels += [row["label"] for row in rows]

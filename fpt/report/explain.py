@@ -15,8 +15,9 @@ from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
 from fpt.report.figures import Block, Paragraph, Picture, Pictures, figure, image
 from fpt.tasks.images import ImageTask, unpatch
+from fpt.tasks.molecules import chemistry
 from fpt.tasks.sides import is_atom, pieces_of
-from fpt.tasks.text import Smiles, chemistry
+from fpt.tasks.text import Smiles
 from fpt.text.escape import molecule_text, picture_text
 from fpt.text.log import silent
 
@@ -67,6 +68,8 @@ def sample_picture(prepared: Prepared, looked: Looked) -> Picture:
     task, weights = prepared.task, weights.mean(0)
     if isinstance(getattr(task, "modality", None), Smiles) and prepared.args.tokenizer == "atom":
         text = prepared.splits["test"][looked.index]["text"]
+        if prepared.input.vector is not None:  # the first token is no atom
+            weights = weights[1:]
         return molecule_picture(text, pieces_of(text, prepared.args), weights, title)
     if isinstance(task, ImageTask):
         return figure(lambda axes: _picture(axes, prepared, looked, weights, title), 5, 2.6, 2)

@@ -12,7 +12,6 @@ A cell of a table is read right or refused, and the same content written in two 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import unicodedata
@@ -24,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments
 from fpt.data.characters import EMPTY, named, short, unreadable
 from fpt.data.tokenizers import unknown_id
-from fpt.optional import need
 from fpt.tasks.base import Task
+from fpt.tasks.molecules import chemistry, vectors
 from fpt.tasks.sides import encode_tokens
 
 if TYPE_CHECKING:
@@ -43,20 +42,6 @@ _WILDCARD = re.compile(r"\*|\[\d*#0\b")
 _ATOM_MAP = re.compile(r":\d+\]")
 _INCHI_KEY = re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]")
 _ATOM = re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|[^\s\[]")
-
-
-@functools.cache
-def chemistry() -> Any:
-    """The module `rdkit.Chem`, silent about molecules that it can't read: we count and list them ourselves.
-
-    Raises:
-        FPTError: rdkit is missing or broken.
-    """
-    need("rdkit", "reading SMILES")
-    from rdkit import Chem, rdBase
-
-    rdBase.DisableLog("rdApp.*")
-    return Chem
 
 
 def read_each(texts: Iterable[Any], read: Callable[[str], str]) -> tuple[list[str], list[str | None]]:
@@ -265,6 +250,9 @@ class TextTask(Task):
             "unknown": [0 if unknown is None else i.count(unknown) for i in encoded.ids],
             "reason": encoded.reasons,
         }
+        if args.sample_vector is not None:
+            columns["vector"] = list(vectors(rows["text"], args.sample_vector))
+            columns["length"] = [length + 1 for length in columns["length"]]
         if args.augment:
             # The seed is the text itself, so a variant does not depend on how rows are spread over processes.
             seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in rows["text"]]

@@ -96,7 +96,7 @@ def learn(runs: list[Run], found: list[Batch], forward: Forward) -> bool:
 
 def loss_of(run: Run, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """The loss of a batch, which is noted."""
-    loss = run.prepared.output.loss(logits, batch["labels"]) * run.sampler.weight(run.progress.batch)
+    loss = run.prepared.output.loss(logits, batch["labels"], run.args.label_smoothing) * run.sampler.weight(run.progress.batch)
     run.monitor.note(loss)
     return loss
 
@@ -113,6 +113,8 @@ def update(run: Run) -> None:
     if last:
         run.schedule.step()
         progress.step += 1
+        if run.average:
+            run.average.update(progress.step)
 
 
 def clip(run: Run) -> None:

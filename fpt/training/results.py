@@ -61,6 +61,7 @@ def finish(run: Run, test: bool = True) -> RunResults:
     seconds, scored_per_second = time.perf_counter() - begun, None
     if test:
         metrics["test"] = validation.metrics(run, predictions, labels)
+        _keep_predictions(run, predictions, labels)
         scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
     results = results_of(run, metrics, scored_per_second)
     tensors = whole(accelerator, dict(run.network.named_parameters())) if args.save_full else {}
@@ -77,6 +78,14 @@ def finish(run: Run, test: bool = True) -> RunResults:
     if run.tracker and test:
         run.track(defined(metrics["test"], "test/"))
     return results
+
+
+def _keep_predictions(run: Run, predictions: np.ndarray, labels: np.ndarray) -> None:
+    """Keep what the ensemble of several runs is made of."""
+    if run.count == 1:
+        return
+    run.predictions["test"], run.labels["test"] = predictions, labels
+    run.predictions["valid"], run.labels["valid"] = validation.predict(run, "valid")
 
 
 def results_of(run: Run, metrics: dict[str, Scores], scored_per_second: float | None) -> RunResults:

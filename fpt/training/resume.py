@@ -22,6 +22,7 @@ from fpt.parallel import MOMENTS, gather, load_optimizer_state, optimizer_state,
 from fpt.results import RESULTS_FILE
 from fpt.text.log import Log
 from fpt.training import best, state
+from fpt.training.averaging import PREFIX
 from fpt.training.content import changes
 from fpt.training.random_state import RandomState
 from fpt.training.records import Job, State, StateInfo
@@ -37,6 +38,8 @@ def save_state(run: Run) -> None:
     accelerator, own = run.accelerator, run.network.own_parameters()
     tensors = {f"model.{name}": tensor for name, tensor in whole(accelerator, own).items()}
     moments = optimizer_state(accelerator, run.optimizer, own)
+    if run.average:
+        tensors |= run.average.tensors()
     tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
     losses = run.monitor.losses
     mine = {"losses": torch.stack(losses).cpu() if losses else torch.empty(0)}
@@ -136,6 +139,10 @@ def _check_tensors(found: State) -> None:
                 raise ValueError(f"it has no tensor optimizer.{name}.{key}")
             if tensor.shape != (model[name].shape if key in MOMENTS else ()) or not _is_finite(tensor):
                 raise ValueError(f"optimizer.{name}.{key} has another shape than its parameter, or numbers that are not finite")
+    average = found.part(PREFIX)
+    if any(name not in model or tensor.shape != model[name].shape or not _is_finite(tensor) for name, tensor in average.items()):
+        raise ValueError("an average has another shape than its parameter, or numbers that are not finite")
+    wanted |= {f"{PREFIX}{name}" for name in average}
     for rank in range(found.info.processes):
         own = f"process.{rank}."
         losses, numbers = found.tensors.get(f"{own}losses"), found.tensors.get(f"{own}random")
@@ -228,6 +235,11 @@ def go_on(run: Run, found: State) -> None:
     run.schedule.load_state_dict({**run.schedule.state_dict(), **info.schedule})
     for group, rate in zip(run.plain_optimizer.param_groups, run.schedule.get_last_lr(), strict=True):
         group["lr"] = rate
+    if run.average:
+        average = found.part(PREFIX)
+        if set(average) != set(run.average.means):
+            _unusable(found, "it has no average of each trainable parameter")
+        run.average.put_back(average)
     run.progress = info.progress
     run.log(f"resume: going on from step {run.progress.step}")
     if info.processes != accelerator.num_processes:

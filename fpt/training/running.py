@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -16,6 +18,7 @@ from fpt.data.batches import LengthGroupedBatchSampler
 from fpt.data.prepared import Prepared
 from fpt.data.samples import Samples
 from fpt.models.base import Made, Network
+from fpt.training.averaging import Average
 from fpt.training.monitor import Losses, Tracker, say
 from fpt.training.random_state import OwnRandom
 from fpt.training.records import Failure, Job, Progress
@@ -33,6 +36,8 @@ class Run:
         shell: the model without memory for its weights, for its operations to be counted.
         model, optimizer: as they are spread over processes; `network` and `plain_optimizer` are what they wrap.
         peak_at_start: operations per second of plain matrix products, measured before the first step.
+        average: of its trainable parameters, which is evaluated in their place.
+        predictions, labels: of each split that the finished model was scored on, where several runs share the process.
         random: the random numbers of its own, where several runs share the process.
         stop: whether the process was told to stop; `stopped`: whether the run has saved its state for that.
     """
@@ -54,6 +59,9 @@ class Run:
     model: Any
     optimizer: Any
     random: OwnRandom | None = None
+    average: Average | None = None
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
     peak_at_start: float = 0.0
     progress: Progress = field(default_factory=Progress)
     stop: Stop = field(default_factory=Stop)
@@ -90,6 +98,10 @@ class Run:
         """Whether the last evaluations brought nothing better."""
         patience = self.args.early_stopping_patience
         return bool(patience) and self.progress.evaluations_without_gain >= patience
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model is the one that is evaluated and kept."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
 
     def log(self, line: str) -> None:
         """Print a line about this run."""

@@ -27,18 +27,19 @@ from fpt.tasks.base import TASKS, resolve
 from fpt.text.log import Log, silent
 from fpt.training import best
 from fpt.training.content import data_key
+from fpt.training.ensemble import ensemble_of
 from fpt.training.fit import fit
 from fpt.training.loop import take_steps
 from fpt.training.monitor import Tracker, say
 from fpt.training.optimizer import check_schedule
 from fpt.training.outputs import check_run_file, continue_outputs, start_outputs
-from fpt.training.records import Failure, Job
+from fpt.training.records import Job
 from fpt.training.results import finish, measure_peak
 from fpt.training.run_dir import claim_output_dir, list_rejected
 from fpt.training.running import Run
 from fpt.training.shared_backbone import Together, one_by_one
 from fpt.training.start import start
-from fpt.training.summary import Summary, pick_rate, write_summary
+from fpt.training.summary import Summary, Trained, pick_rate, write_summary
 from fpt.training.variants import check_together, one_of_each, several, variants
 
 T = TypeVar("T")
@@ -93,12 +94,12 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
             Job(kind, prepared, model_args, own, told, accelerator, Path(own.output_dir or output), started, held, key)
             for own, told in zip(each, arguments, strict=True)
         ]
-        done, failures = (fit(jobs), []) if isinstance(kind, Estimator) else train(jobs, log)
-    if not done:
+        trained = Trained(fit(jobs)) if isinstance(kind, Estimator) else train(jobs, log)
+    if not trained.results:
         return None
     if several(args):
-        return write_summary(output, done, failures, log)
-    results = done[0]
+        return write_summary(output, trained, log)
+    results = trained.results[0]
     log(
         f"\n{task.name}: backbone {results.core.name}, seed {args.seed}, {prepared.split_method} split, model of step"
         f" {results.best_step} of {results.steps}\n{score_table(results.metrics)}\n{speed(results)}; {output / RESULTS_FILE}"
@@ -120,11 +121,11 @@ def default_output(task: str, model: str) -> str:
     return str(Path("runs") / (slug(task) if model == "fpt" else f"{slug(task)}-{model}"))
 
 
-def train(jobs: list[Job], log: Log) -> tuple[list[RunResults], list[Failure]]:
+def train(jobs: list[Job], log: Log) -> Trained:
     """Train a network step by step, or several side by side on one backbone.
 
     Returns:
-        Results of each run, and the runs that failed while others went on; no results when told to stop.
+        Results of each run, none when told to stop; the runs that failed while others went on; the ensemble of the rest.
 
     Raises:
         KeyboardInterrupt: it was stopped with Ctrl-C; the state is saved.
@@ -155,12 +156,13 @@ def train(jobs: list[Job], log: Log) -> tuple[list[RunResults], list[Failure]]:
         log(f"stopped by {how} after step {step}; the state is saved, go on with --resume")
         if stop.by_hand and accelerator.num_processes == 1:
             raise KeyboardInterrupt
-        return [], []
+        return Trained([])
     results = finish_all(runs, log)
+    ensemble = ensemble_of(runs)
     tracker.close()
     if job.args.push_to_hub and accelerator.is_main_process:
         push(job.output / "checkpoint", job.args.push_to_hub, job.args.hub_private, log)
-    return results, [run.failure for run in runs if run.failure]
+    return Trained(results, [run.failure for run in runs if run.failure], ensemble)
 
 
 def finish_all(runs: list[Run], log: Log) -> list[RunResults]:

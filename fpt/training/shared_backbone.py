@@ -19,6 +19,7 @@ from torch import nn
 from fpt.backbones.base import is_norm
 from fpt.backbones.packed import PACKED
 from fpt.backbones.stack import Stack
+from fpt.data.batches import fed
 from fpt.models.fpt import FPT
 from fpt.text.log import Log
 from fpt.training.random_state import OwnRandom, drawing
@@ -90,7 +91,7 @@ class Together(nn.Module):
     def fits(self, batches: Sequence[Batch]) -> bool:
         """Whether these batches can go in one row."""
         config = self.models[0].core.config
-        return not self.obstacle and all(self.family.fits(config, batch["inputs"].shape[1]) for batch in batches)
+        return not self.obstacle and all(self.family.fits(config, batch["attention_mask"].shape[1]) for batch in batches)
 
     def on(self, accelerator: Accelerator) -> Callable[..., Iterator[Part]]:
         """How `fpt.training.learn` calls it."""
@@ -128,13 +129,14 @@ def one_by_one(runs: Sequence[Any], batches: Sequence[Batch]) -> Iterator[Part]:
     """Each model on its batch, each with the random numbers of its run."""
     for run, batch in zip(runs, batches, strict=True):
         with drawing(run.random):
-            logits = run.model(batch["inputs"], batch["attention_mask"])
+            logits = run.model(*fed(batch))
         yield [run], [batch], [logits]
 
 
 def _embed(model: FPT, batch: Batch, random: OwnRandom | None) -> torch.Tensor:
     """What goes into the backbone, with the dropout that the run draws alone."""
-    return model.embed(batch["inputs"]) if not _draws(model, random) else _in_own(random, model.embed, batch["inputs"])
+    inputs, _, *vector = fed(batch)
+    return model.embed(inputs, *vector) if not _draws(model, random) else _in_own(random, model.embed, inputs, *vector)
 
 
 def _logits(model: FPT, states: torch.Tensor, mask: torch.Tensor, random: OwnRandom | None) -> torch.Tensor:

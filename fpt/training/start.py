@@ -12,6 +12,7 @@ from fpt.models.base import Made
 from fpt.parallel import prepare as prepare_for
 from fpt.parallel import strategy
 from fpt.training import resume
+from fpt.training.averaging import average_of
 from fpt.training.monitor import Losses, Tracker
 from fpt.training.optimizer import make_optimizer
 from fpt.training.random_state import OwnRandom
@@ -62,6 +63,7 @@ def start(job: Job, made: Made, tracker: Tracker | None = None, count: int = 1) 
         prepared_model,
         prepared_optimizer,
         OwnRandom() if count > 1 else None,
+        average_of(model.trainable_parameters(), args.ema, accelerator),
     )
     run.log(
         f"padding: {run.padding['grouped']:.1%} of positions in batches of {args.per_device_batch_size} grouped by length"

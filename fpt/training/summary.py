@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fpt.files.whole import write_json
 from fpt.metrics import Scores, Spread, is_better, shown_metric, shown_spread, spread
 from fpt.results import BackboneResult, RunResults, SplitResult
 from fpt.text.log import Log
+from fpt.training.ensemble import EnsembleSummary
 from fpt.training.records import Failure
 
 SUMMARY_FILE = "summary.json"
@@ -97,6 +98,15 @@ class RateSummary:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What runs that went side by side, or one alone, came to; no results when they were told to stop."""
+
+    results: list[RunResults]
+    failures: list[Failure] = field(default_factory=list)
+    ensemble: EnsembleSummary | None = None
+
+
+@dataclass(frozen=True)
 class Summary:
     """The content of ``summary.json``: runs that went side by side on one backbone and one split."""
 
@@ -110,6 +120,7 @@ class Summary:
     tokens_per_second: float
     mfu: float | None
     mfu_left_out: str | None
+    ensemble: EnsembleSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -120,6 +131,7 @@ class Summary:
             "primary_metric": self.primary_metric,
             "learning_rates": [rate.to_dict() for rate in self.learning_rates],
             "runs": [run.to_dict() for run in self.runs],
+            **({"ensemble": self.ensemble.to_dict()} if self.ensemble else {}),
             "failed": [asdict(failure) for failure in self.failed],
             "tokens_per_second": self.tokens_per_second,
             "mfu": self.mfu,
@@ -127,16 +139,16 @@ class Summary:
         }
 
 
-def write_summary(output: Path, done: Sequence[RunResults], failures: Sequence[Failure], log: Log) -> Summary:
+def write_summary(output: Path, trained: Trained, log: Log) -> Summary:
     """Write ``summary.json`` about runs that went side by side, and print what is in it.
 
     Args:
-        done: results of each run that ended well; those that were not picked have no test scores.
-        failures: the runs that were left out.
+        trained: the runs that ended well, of which those that were not picked have no test scores, and those left out.
 
     Returns:
         What the file contains: the runs, the failures, and for each learning rate mean and standard deviation over the seeds.
     """
+    done, failures = trained.results, trained.failures
     first = done[0]
     metric, runs = first.primary_metric, [_run(one) for one in done]
     summary = Summary(
@@ -150,6 +162,7 @@ def write_summary(output: Path, done: Sequence[RunResults], failures: Sequence[F
         tokens_per_second=round(sum(one.tokens_per_second for one in done), 1),
         mfu=first.mfu,
         mfu_left_out=first.mfu_left_out,
+        ensemble=trained.ensemble,
     )
     write_json(output / SUMMARY_FILE, summary.to_dict())
     for line in _lines(summary):
@@ -187,6 +200,10 @@ def _lines(summary: Summary) -> list[str]:
         lost = rate.failed_seeds
         seeds = f"{len(rate.seeds)} of {len(rate.seeds) + len(lost)} seeds" if lost else f"{len(rate.seeds)} seeds"
         out.append(f"  learning rate {rate.learning_rate:g}, {seeds}: {shown}")
+    if summary.ensemble:
+        one = summary.ensemble
+        shown = "  ".join(f"{split} {shown_metric(scores[metric])}" for split, scores in one.metrics.items())
+        out.append(f"  ensemble (mean prediction of the {len(one.seeds)} seeds of {one.learning_rate:g}): {shown}")
     return out
 
 

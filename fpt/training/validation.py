@@ -43,10 +43,18 @@ def score(run: Run, split: str) -> dict[str, float | None]:
 
 def evaluate(run: Run) -> Report:
     """Collective: score the validation split, and save the model where it is the best so far."""
-    progress, primary = run.progress, run.prepared.primary_metric
+    progress = run.progress
     clock = time.perf_counter()
     train_loss = run.monitor.mean(progress)  # waits for the device
     progress.train_seconds += time.perf_counter() - clock
+    with run.averaged():
+        report = _score_and_keep(run, train_loss)
+    run.monitor.losses.clear()
+    return report
+
+
+def _score_and_keep(run: Run, train_loss: float) -> Report:
+    progress, primary = run.progress, run.prepared.primary_metric
     found = score(run, "valid")
     progress.history.append({"step": progress.step, "train_loss": train_loss, "valid": found})
     better = not progress.history[:-1] or is_better(primary, found[primary], progress.best_score)
@@ -61,7 +69,6 @@ def evaluate(run: Run) -> Report:
     line = f"{start}step {progress.step:>6}  train loss {train_loss:.4f}  valid {shown}{'  *' if better else ''}"
     report = Report([*label(run.label, run.monitor.remarks(progress)), line])
     report.values = {"train/loss": train_loss, "learning_rate": run.schedule.get_last_lr()[0], **defined(found, "valid/")}
-    run.monitor.losses.clear()
     return report
 
 
