@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from fpt.errors import FPTError
 from fpt.flags import checks
-from fpt.flags.checks import check_known, check_ranges, check_types, number_list
+from fpt.flags.checks import check_known, check_ranges, number_list
 
 T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")
@@ -71,8 +70,10 @@ class DataArguments:
     )
     max_bad_fraction: float = arg(0.01, "Share of rows that may be unusable; they are left out and listed in rejected.csv.")
     num_proc: int | None = arg(None, "Processes that preprocess the data; all cores when not given.")
-    # The task's own arguments, by name; see `fpt.tasks.base.Task.options`.
-    options: dict[str, Any] = field(default_factory=dict, init=False)
+    # The task's own arguments as they were given, by name.
+    given_options: dict[str, Any] = field(default_factory=dict, init=False)
+    # The same with their defaults, once `fpt.tasks.base.resolve` has read them: an instance of `fpt.tasks.base.Task.options`.
+    options: object = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         check_ranges(self, split_seed=checks.SEED, vocab_size=checks.COUNT, max_length=checks.COUNT)
@@ -87,6 +88,10 @@ class DataArguments:
         """--max_length, once `fpt.tasks.base.resolve` has given it the task's own value."""
         assert self.max_length is not None
         return self.max_length
+
+    def stored_options(self) -> dict[str, Any]:
+        """The task's own arguments by name, as files record them."""
+        return self.given_options if self.options is None else asdict(cast(Any, self.options))
 
 
 @dataclass
@@ -145,8 +150,8 @@ class ModelArguments:
         "auto",
         "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",
     )
-    # A baseline's own arguments, by name; see `fpt.models.base.Model.options`.
-    model_options: dict[str, Any] = field(default_factory=dict, init=False)
+    # A baseline's own arguments as they were given, by name; see `fpt.models.base.Model.options`.
+    given_options: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         check_ranges(self, backbone_seed=checks.SEED, num_layers=checks.COUNT, lora_rank=checks.WIDTH)
@@ -261,27 +266,6 @@ def changed(arguments: T, **changes: Any) -> T:
     return new
 
 
-def own_options(kind: type | None, given: dict[str, Any], whose: str) -> dict[str, Any]:
-    """The arguments of a task's or a baseline's own, with their defaults.
-
-    Args:
-        kind: their dataclass, None where there are none.
-        whose: they are, for the error.
-
-    Raises:
-        FPTError: something was given that is none of them.
-    """
-    known = [f.name for f in fields(kind)] if kind else []
-    if unknown := [name for name in given if name not in known]:
-        own = ", ".join(f"--{name}" for name in known) or "none"
-        raise FPTError(f"{whose} has no argument {', '.join(f'--{u}' for u in unknown)}; its own are {own}")
-    if kind is None:
-        return {}
-    made: Any = kind(**given)
-    check_types(made)
-    return asdict(made)
-
-
 def flat(did: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a run, as its results have them, with those of its task and baseline beside the others."""
     nested = ("options", "model_options")
@@ -296,4 +280,10 @@ def flags(values: Mapping[str, Any]) -> list[str]:
 
 def as_dict(arguments: Any) -> dict[str, Any]:
     """The arguments as plain values, for result files and trackers."""
-    return {f.name: getattr(arguments, f.name) for f in fields(arguments)}
+    values = {f.name: getattr(arguments, f.name) for f in fields(arguments)}
+    if isinstance(arguments, DataArguments):
+        del values["given_options"]
+        values["options"] = arguments.stored_options()
+    elif isinstance(arguments, ModelArguments):
+        values["model_options"] = values.pop("given_options")
+    return values

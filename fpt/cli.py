@@ -118,9 +118,9 @@ def read_training(
         values = {**recorded, **values}
     data, model, training, *others = _made(kinds, values)
     if task_kind is not None:
-        data.options = as_dict(others[len(more)])
+        data.given_options = as_dict(others[len(more)])
     if model_kind is not None:
-        model.model_options = as_dict(others[-1])
+        model.given_options = as_dict(others[-1])
     return Training(data, model, training, given, tuple(others[: len(more)]), log)
 
 

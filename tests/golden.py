@@ -85,8 +85,9 @@ def short(
         ModelArguments(backbone=str(backbone)),
         TrainArguments(output_dir=str(output), max_steps=STEPS, eval_steps=1, warmup_steps=2, learning_rate=1e-2),
     ]
-    groups[0].options = options
-    for name, value in {**given, **more}.items():
+    given = {**given, **more}
+    groups[0].given_options, groups[1].given_options = options, given.pop("model_options", {})
+    for name, value in given.items():
         groups = [changed(g, **{name: value}) if hasattr(g, name) else g for g in groups]
     found = run(*groups)
     assert found is not None

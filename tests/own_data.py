@@ -42,7 +42,7 @@ def texts(count: int = 60) -> list[tuple[str, str]]:
 
 def arguments(dataset: str, options: dict[str, Any], **changes: Any) -> DataArguments:
     """Data arguments of a test."""
-    return changed(DataArguments(), **{"dataset": dataset, "options": options, "num_proc": 1, **changes})
+    return changed(DataArguments(), **{"dataset": dataset, "given_options": options, "num_proc": 1, **changes})
 
 
 def prepared(dataset: str, options: dict[str, Any], **changes: Any) -> Prepared:

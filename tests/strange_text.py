@@ -127,7 +127,7 @@ def config_of(said: Callable[[str], str] = str, **changes: Any) -> CheckpointCon
 
 def data_of(said: Callable[[str], str] = str, options: dict[str, Any] | None = None) -> DataRecord:
     """The data of a checkpoint, whose task has these options."""
-    arguments = changed(DataArguments(), options=options or {})
+    arguments = changed(DataArguments(), given_options=options or {})
     manifest: Manifest = {"request": {"split_seed": 1}, "data_sha256": said("ab" * 32)}
     return DataRecord(source=said("a paper"), licence=said("mit"), arguments=arguments, manifest=manifest)
 

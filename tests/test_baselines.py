@@ -24,7 +24,7 @@ from fpt.errors import FPTError
 from fpt.evaluation import run as evaluation
 from fpt.evaluation.arguments import EvaluateArguments
 from fpt.models.base import MODELS
-from fpt.models.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, atom_features, graph_features
+from fpt.models.mat import ATOM_FEATURES, FAR, Graphs, MatNetwork, MatOptions, atom_features, graph_features
 from fpt.tasks.images import patches, unpatch
 from fpt.training import run
 
@@ -38,7 +38,7 @@ SMALL = {
 def groups(model: str, dataset: str, data_dir: Path, output: Path, options: dict | None = None, **changes):
     data = DataArguments(dataset=dataset, data_dir=str(data_dir), num_proc=1)
     made = ModelArguments(model=model)
-    made.model_options = {**SMALL.get(model, {}), **(options or {})}
+    made.given_options = {**SMALL.get(model, {}), **(options or {})}
     training = TrainArguments(
         output_dir=str(output), max_steps=30, eval_steps=10, warmup_steps=2, learning_rate=3e-3, max_grad_norm=1.0
     )
@@ -92,8 +92,7 @@ def toy_graph(count: int) -> np.ndarray:
 
 
 def test_the_network_gives_the_logits_of_the_published_code() -> None:
-    options = {"mat_width": 32, "mat_layers": 2, "mat_heads": 4, "mat_slope": 0.1, "dropout": 0.0}
-    network = MatNetwork({**options, "mat_lambda_attention": 0.33, "mat_lambda_distance": 0.33}, 2).eval()
+    network = MatNetwork(MatOptions(**SMALL["mat"]), 2, 0.0).eval()
     with torch.no_grad():
         for number, (name, parameter) in enumerate(network.named_parameters()):
             wave = torch.arange(parameter.numel()).view(parameter.shape) * 0.37 + number
@@ -106,9 +105,7 @@ def test_the_network_gives_the_logits_of_the_published_code() -> None:
 
 def test_padding_changes_no_prediction_of_mat() -> None:
     torch.manual_seed(0)
-    network = MODELS["mat"].network(
-        Graphs(), type("Two", (), {"size": 2}), {**vars(MODELS["mat"].options()), **SMALL["mat"], "dropout": 0.0}, {}
-    )
+    network = MODELS["mat"].network(Graphs(), type("Two", (), {"size": 2}), MatOptions(**SMALL["mat"]), {}, 0.0)
     alone = network(*Graphs().pad([toy_graph(3)]))
     beside = network(*Graphs().pad([toy_graph(9), toy_graph(3)]))[1:]
     assert torch.allclose(alone, beside, atol=1e-6)
@@ -177,14 +174,14 @@ def test_ast_starts_from_a_checkpoint_that_is_not_needed_again(tmp_path: Path) -
     data, made, training = groups("ast", "speech-commands", raw, tmp_path / "run", {"ast_checkpoint": str(tmp_path / "trained")})
     with pytest.raises(FPTError, match="--ast_checkpoint reads 64 bands, not 80; give --num_mels 64"):
         run(data, made, training)
-    data.options = {"num_mels": 64}
+    data.given_options = {"num_mels": 64}
     results = run(data, made, training)
     shutil.rmtree(tmp_path / "trained")
     evaluate = EvaluateArguments(checkpoint=str(tmp_path / "run"), data_dir=str(raw), output=str(tmp_path / "again.json"))
     evaluation.run(evaluate)
     again = json.loads((tmp_path / "again.json").read_text())["metrics"]["test"]
     assert again == pytest.approx(results.metrics["test"], abs=1e-6)
-    made.model_options["ast_checkpoint"] = str(tmp_path / "nothing")
+    made.given_options["ast_checkpoint"] = str(tmp_path / "nothing")
     training.output_dir = str(tmp_path / "other")
     with pytest.raises(FPTError, match=r"--ast_checkpoint .*nothing"):
         run(data, made, training)
@@ -207,7 +204,7 @@ def test_molecules_of_a_users_own_file_and_a_number(tmp_path: Path) -> None:
     for model in ("mat", "morgan"):
         data, made, training = groups(model, f"csv:{file}", tmp_path, tmp_path / model)
         data.data_dir = None
-        data.options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
+        data.given_options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
         results = run(data, made, training)
         assert results.metrics["test"]["mae"] < 4
     evaluate = EvaluateArguments(

@@ -91,7 +91,7 @@ def test_chemprop_on_molecules_of_a_users_own(kind: str, tmp_path: Path) -> None
     options = {"chemprop_epochs": 60, "chemprop_hidden_size": 32, "chemprop_batch_size": 16}
     data, made, training = groups("chemprop", f"csv:{file}", tmp_path, tmp_path / "run", options)
     data.data_dir, data.split = None, "random"
-    data.options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
+    data.given_options = {"input_type": "smiles", "input_column": "smiles", "label_column": "y"}
     scores = run(data, made, training).metrics["test"]
     if kind == "number":
         assert scores["mae"] < 2  # of 100 to 115

@@ -91,7 +91,7 @@ def test_what_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--max_steps 5 --max_steps 5 --max-steps=5 --resume --overwrite=no --learning_rate 1E-3"
     data, _, training = train(f"{words} --skip_folders '' --dataset imagefolder:x", monkeypatch)
     assert (training.max_steps, training.resume, training.overwrite, training.learning_rate) == (5, True, False, 1e-3)
-    assert data.options["skip_folders"] == ""
+    assert data.given_options["skip_folders"] == ""
     assert train("--augment 2 --tune lora --lora_rank 4 --tokenizer bpe --vocab_size 300", monkeypatch)[1].lora_rank == 4
 
 

@@ -58,13 +58,13 @@ def test_flags_override_a_record(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     values = {name: value for group in groups for name, value in as_dict(group).items()}
     Path("run.json").write_text(json.dumps({**values, "global_batch_size": 16, "data_key": {"sha256": "x"}}), encoding="utf-8")
     data, model, training = train("--config run.json --max_steps 7 --num_bits=3", monkeypatch)
-    assert (data.dataset, data.options["num_bits"], model.num_layers) == ("bit-xor", 3, 1)
+    assert (data.dataset, data.given_options["num_bits"], model.num_layers) == ("bit-xor", 3, 1)
     assert (training.max_steps, training.learning_rate, training.push_to_hub) == (7, 1e-3, None)
     shown = capsys.readouterr().out
     assert "--push_to_hub, --hub_private" in shown
     assert "from the command line --max_steps=7 --num_bits=3; instead of max_steps 2, num_bits 4" in shown
     data, _, training = train("--config run.json --dataset digit-add --seeds 1,2", monkeypatch)
-    assert data.options == {"num_numbers": 2, "num_digits": 1}
+    assert data.given_options == {"num_numbers": 2, "num_digits": 1}
     assert training.seeds == "1,2"
     assert "--num_bits" in capsys.readouterr().out
     with pytest.raises(FPTError, match="--vocab_size is not read"):
@@ -133,6 +133,6 @@ def test_a_file_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "dataset: csv:größe.csv\nlabel_column: größe\nlearning-rate: 1e-3\noutput_dir: runs/x\nresume: true\nseed:\n"
     Path("a.yml").write_text(text, encoding="utf-8")
     data, _, training = train("--config a.yml --max_steps 3", monkeypatch)
-    assert data.options["label_column"] == "größe"
+    assert data.given_options["label_column"] == "größe"
     assert (training.learning_rate, training.output_dir, training.resume) == (1e-3, "runs/x", True)
     assert not read_configuration("a.yml").is_record

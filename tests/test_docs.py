@@ -142,7 +142,7 @@ def test_a_training_command_runs(command: str, desk: Path, llama_dir: Path, tmp_
         if not model.backbone.startswith("random:"):
             model.backbone = str(llama_dir)
     small = {"mat_width": 32, "mat_layers": 2, "ast_layers": 2}
-    model.model_options |= {name: value for name, value in small.items() if name in model.model_options}
+    model.given_options |= {name: value for name, value in small.items() if name in model.given_options}
     training.max_steps = training.eval_steps = 1
     training.output_dir, training.push_to_hub, training.resume = str(tmp_path / "run"), None, False
     results = run(data, model, training)

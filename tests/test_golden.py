@@ -124,7 +124,7 @@ def test_cache_entries_are_read(place: Path) -> None:
         # Of a user's own table, under its name.
         dataset = manifest.request.task
         data = DataArguments(dataset=dataset)
-        data.options = {k: v for k, v in manifest.request.options.items() if v is not None}
+        data.given_options = {k: v for k, v in manifest.request.options.items() if v is not None}
         found = load_entry(path.parent, *resolve(TASKS[dataset], data))
         assert {name: len(rows) for name, rows in found.splits.items()} == manifest.rows
 

@@ -50,11 +50,11 @@ def good(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path, gpt2_dir: Pa
         groups[2].save_full = True
         run(*groups)
         data = DataArguments(dataset=f"csv:{folder / 'numbers.csv'}")
-        data.options = {"input_type": "numbers", "label_column": "y", "label_type": "number"}
+        data.given_options = {"input_type": "numbers", "label_column": "y", "label_type": "number"}
         options = {"max_steps": 2, "eval_steps": 2, "warmup_steps": 0}
         run(data, ModelArguments(backbone=f"random:{gpt2_dir}"), TrainArguments(output_dir=str(folder / "numbers"), **options))
         model = ModelArguments(model="mat")
-        model.model_options = {"mat_width": 16, "mat_layers": 2, "mat_heads": 2}
+        model.given_options = {"mat_width": 16, "mat_layers": 2, "mat_heads": 2}
         run(DataArguments(data_dir=str(folder / "raw")), model, TrainArguments(output_dir=str(folder / "mat"), **options))
     return folder
 

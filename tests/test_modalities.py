@@ -43,7 +43,7 @@ def quiet(line: str) -> None:
 
 def arguments(dataset: str, data_dir: Path | None = None, **changes) -> DataArguments:
     args = DataArguments(dataset=dataset, data_dir=str(data_dir) if data_dir else None, num_proc=1)
-    args.options = changes.pop("options", {})
+    args.given_options = changes.pop("options", {})
     for name, value in changes.items():
         setattr(args, name, value)
     return args

@@ -120,7 +120,7 @@ def test_trees_are_not_read_by_a_linear_model(monkeypatch: pytest.MonkeyPatch) -
     words = "train.py --dataset cyp3a4 --model morgan --trees 50 --tree_rates 0.2"
     monkeypatch.setattr(sys, "argv", words.split())
     _, model, _ = parse_training("")
-    assert (model.model_options["trees"], model.model_options["tree_rates"]) == (50, "0.2")
+    assert (model.given_options["trees"], model.given_options["tree_rates"]) == (50, "0.2")
     monkeypatch.setattr(sys, "argv", [*words.split(), "--estimator", "linear"])
     with pytest.raises(UsageError, match="--trees, --tree_rates are not read: --estimator linear has no trees"):
         parse_training("")
@@ -158,7 +158,7 @@ def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_package_of_an_estimator_is_one_line(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(package, monkeypatch)
     args = ModelArguments(model="morgan")
-    args.model_options = {"estimator": package}
+    args.given_options = {"estimator": package}
     expected = f"--estimator {package} needs the package {package}, which is not installed; pip install 'fpt[{package}]'"
     with pytest.raises(FPTError, match=re.escape(expected)):
         MODELS["morgan"].check(args)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dill
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +17,7 @@ from PIL import Image
 from fpt.args import DataArguments
 from fpt.errors import FPTError
 from fpt.tasks.base import TASKS
-from fpt.tasks.images import ImageTask, read_file
+from fpt.tasks.images import ImageTask, PatchOptions, patch_option, read_file
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -81,9 +84,17 @@ class Small(ImageTask):
 Small.__abstractmethods__ = frozenset()
 
 
+@dataclass
+class BackgroundOptions(PatchOptions):
+    """Patches of 4 by 4 before a background."""
+
+    patch_size: int = 4
+    background: str = "white"
+
+
 def arguments(**options: Any) -> DataArguments:
     args = DataArguments(dataset="small")
-    args.options = {"patch_size": 4, **options}
+    args.options = (BackgroundOptions if "background" in options else patch_option("small", 4))(**options)
     return args
 
 
@@ -126,3 +137,8 @@ def test_a_file_as_long_as_raw_pixels_is_a_file() -> None:
 
 def test_arrow_files_of_earlier_code_are_not_used_again() -> None:
     assert {TASKS[name].code_version for name in ("cifar10", "cifar10-gray", "mnist", "mnist-add", "imagefolder:x")} == {2}
+
+
+def test_options_go_to_another_process() -> None:
+    options = TASKS["cifar10"].options(patch_size=8)
+    assert pickle.loads(pickle.dumps(options)) == dill.loads(dill.dumps(options)) == options

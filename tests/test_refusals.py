@@ -24,7 +24,7 @@ from fpt.evaluation.arguments import EvaluateArguments
 from fpt.experiment import __main__ as experiment
 from fpt.report.__main__ import main as report
 from fpt.results import RunResults
-from fpt.tasks.base import TASKS
+from fpt.tasks.base import TASKS, resolve
 from fpt.training import run, state
 from fpt.training.run_dir import repair
 
@@ -209,7 +209,7 @@ def test_pictures_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     task = TASKS["cifar10"]
     args = arguments("cifar10", options={"patch_size": 4, "patch_overlap": 0})
     found = task.locate(args, quiet)
-    here = task.locate(arguments("cifar10", tmp_path / "hub", options=args.options), quiet)
+    here = task.locate(arguments("cifar10", tmp_path / "hub", options=args.given_options), quiet)
     assert [split for _, split in seen] == ["train", "test"]
     assert found.sha256 == here.sha256
     assert len(found.rows["train"]) == 200
@@ -247,7 +247,7 @@ def test_proteins_from_the_archive_of_tape(tmp_path: Path, monkeypatch: pytest.M
             tar.add(tmp_path / "web" / "remote_homology", "remote_homology")
 
     monkeypatch.setattr("urllib.request.urlretrieve", fetch)
-    args = arguments("remote-homology", options={"holdout": "fold"})
+    _, args = resolve(TASKS["remote-homology"], arguments("remote-homology", options={"holdout": "fold"}))
     assert len(TASKS["remote-homology"].locate(args, quiet).rows) == 42
     with pytest.raises(FPTError, match="unknown --holdout 'nothing'; known: fold, superfamily, family"):
         TASKS["remote-homology"].options(holdout="nothing")
@@ -261,7 +261,7 @@ def test_an_archive_that_leads_elsewhere_writes_nothing_there(tmp_path: Path, mo
     monkeypatch.setattr("urllib.request.urlretrieve", fetch)
     before = {p for p in tmp_path.rglob("*")}
     with pytest.raises(FPTError, match="the download failed"):
-        TASKS["remote-homology"].locate(arguments("remote-homology", options={"holdout": "fold"}), quiet)
+        TASKS["remote-homology"].locate(resolve(TASKS["remote-homology"], arguments("remote-homology"))[1], quiet)
     left = {p for p in tmp_path.rglob("*")} - before
     assert not [p for p in left if p.is_file()]
 
@@ -274,6 +274,6 @@ def test_without_a_network_the_line_says_what_to_do(name: str, monkeypatch: pyte
     for loader in ("torchvision.datasets.MNIST", "torchaudio.datasets.SPEECHCOMMANDS", "urllib.request.urlretrieve"):
         monkeypatch.setattr(loader, broken)
     monkeypatch.setattr("fpt.tasks.cifar10.load_dataset", broken)
-    options = {"holdout": "fold"} if name == "remote-homology" else {"patch_size": 4, "patch_overlap": 0}
+    task, args = resolve(TASKS[name], arguments(name))
     with pytest.raises(FPTError, match=r"no data for .*ConnectionError.* and give --data_dir DIR"):
-        TASKS[name].locate(arguments(name, options=options), quiet)
+        task.locate(args, quiet)

@@ -183,7 +183,7 @@ def molecules(folder: Path) -> Path:
 
 def train(folder: Path, backbone: Path, data: dict, model: dict, training: dict) -> None:
     given = DataArguments(dataset=f"csv:{molecules(folder)}", cache_dir=str(folder / "cache"), split="random", **data)
-    given.options = {"input_type": "smiles"}
+    given.given_options = {"input_type": "smiles"}
     settings = {
         "max_steps": 40,
         "eval_steps": 20,

@@ -18,11 +18,9 @@ import torchaudio
 
 from fpt.args import DataArguments
 from fpt.errors import FPTError
-from fpt.tasks.audio import AudioTask, read_wave, sound_suffixes
+from fpt.tasks.audio import AudioOptions, AudioTask, read_wave, sound_suffixes
 from fpt.tasks.sound_files import read_clip, resample
 from fpt.tasks.speech_commands import SpeechCommands
-
-DEFAULTS = {"features": "mel", "seconds": 1.0, "num_mels": 80, "frames_per_token": 2, "patch_size": 80}
 
 
 def tone(hertz: float = 500, rate: int = 16_000, seconds: float = 1.0) -> np.ndarray:
@@ -51,7 +49,7 @@ def patched(data: bytes, *changes: tuple[int, bytes]) -> bytes:
 
 def encoded(sounds: list[Any], **options: Any) -> dict[str, list[Any]]:
     args = DataArguments()
-    args.options = DEFAULTS | options
+    args.options = AudioOptions(**options)
     return SpeechCommands().encode({"sound": sounds}, args, None)
 
 
@@ -317,7 +315,7 @@ BAD += [{**RAW, "seconds": 0.05, "patch_size": 401}, {"seconds": float("nan")}, 
 @pytest.mark.parametrize("options", BAD)
 def test_options_that_leave_no_token(options: dict[str, Any]) -> None:
     args = DataArguments()
-    args.options = DEFAULTS | options
+    args.options = AudioOptions(**options)
     with pytest.raises(FPTError, match=r"--(seconds|num_mels|patch_size|frames_per_token)"):
         SpeechCommands().dim(args)
 

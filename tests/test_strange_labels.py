@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> Path:
     rows["text"][3] = ""
     pd.DataFrame(rows).to_json(folder / "t.jsonl", orient="records", lines=True)
     data = DataArguments(dataset=f"csv:{folder / 't.jsonl'}", num_proc=1, max_bad_fraction=0.2, cache_dir=str(folder / "home"))
-    data.options = {"input_type": "text", "input_column": "text", "label_column": "label", "id_column": "=id"}
+    data.given_options = {"input_type": "text", "input_column": "text", "label_column": "label", "id_column": "=id"}
     training = TrainArguments(output_dir=str(folder / "=run <b>"), max_steps=4, eval_steps=2, report_to="tensorboard")
     training.license = "mit\n---\nevil: yes"
     run(data, ModelArguments(backbone=str(llama_dir)), training)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from own_data import NUMBERS, SMILES, TEXT, labels_of, prepared, told, values_of, write
+from own_data import NUMBERS, SMILES, TEXT, arguments, labels_of, prepared, told, values_of, write
 
-from fpt.args import DataArguments
+from fpt.args import DataArguments, as_dict
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of, is_number, number_of
 from fpt.data.table import TableOptions
 from fpt.errors import FPTError, RejectedRows
-from fpt.tasks.table import HubReader
+from fpt.options import options_of
+from fpt.tasks.base import TASKS, resolve
+from fpt.tasks.table import HubArguments, HubReader, TableArguments
 
 ROWS = [(f"a {'good' if i % 2 else 'bad'} film, number {i} café", "pos" if i % 2 else "neg") for i in range(40)]
 
@@ -312,9 +315,22 @@ def test_a_dataset_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     opened, load = [], datasets.load_dataset
     monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: opened.append(a) or load(*a, **k))
     reader = HubReader(str(tmp_path / "set"))
-    options = {"input_type": None, "hub_config": None, "input_column": None, "patch_size": None}
-    assert reader.input_type(dict(options)) == reader.input_type(dict(options)) == "text"
+    options = HubArguments()
+    assert reader.completed(options) == reader.completed(options) == replace(options, input_type="text", patch_size=4)
     args = DataArguments()
     args.options = options
     assert len(reader.read(args, print).rows) == 60
     assert len(opened) == 1
+
+
+def test_options_are_completed_beside_what_was_given(tmp_path: Path) -> None:
+    given = arguments(f"csv:{tmp_path / 'x.csv'}", {"input_type": "audio", "features": "raw"})
+    task, args = resolve(TASKS[given.dataset], given)
+    assert given.options is None and given.given_options == args.given_options == {"input_type": "audio", "features": "raw"}
+    assert args.options == TableArguments(input_type="audio", features="raw", patch_size=80)
+    assert as_dict(args)["options"] == args.stored_options() == asdict(args.options)
+    assert resolve(task, args)[1].options == args.options
+    with pytest.raises(TypeError, match="TableArguments, not HubArguments"):
+        options_of(args, HubArguments)
+    with pytest.raises(TypeError, match="NoneType, not TableArguments"):
+        options_of(given, TableArguments)

@@ -161,7 +161,7 @@ def _license(said: str | None) -> dict[str, str]:
 
 def _pipeline(config: CheckpointConfig) -> str | None:
     """The Hub's name of what the model does; None where it has none."""
-    options, kind = config.data.arguments.options, config.input.kind
+    options, kind = config.data.arguments.stored_options(), config.input.kind
     found = "graphs" if kind == "graphs" else options.get("input_type")
     if found is None:
         by_option = {"num_mels": "audio", "patch_size": "image"}

@@ -329,7 +329,7 @@ def _data(values: Any) -> DataRecord:
     given = {"keep_notation": True, **values["arguments"]}
     options = as_type(dict[str, Any], given.pop("options", {}), "data.arguments.options")
     arguments = as_type(DataArguments, given, "data.arguments")
-    arguments.options = options
+    arguments.given_options = options
     manifest = {name: value for name, value in values.items() if name not in ("source", "licence", "arguments")}
     as_type(Manifest, manifest, "data")
     schema = values.get("schema")

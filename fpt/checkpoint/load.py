@@ -282,9 +282,7 @@ def _baseline(config: CheckpointConfig) -> Network:
     about = config.network
     kind = MODELS[config.model]
     assert about is not None and isinstance(kind, NetworkModel)
-    # What it started from is in its weights: nothing is fetched.
-    options = {**about.options, **dict.fromkeys(kind.sources)}
-    return kind.network(config.input, config.output, options, about.shape)
+    return kind.rebuilt(about, config.input, config.output)
 
 
 def _full_model(config: CheckpointConfig, tensors: dict[str, torch.Tensor], where: str) -> FPT:

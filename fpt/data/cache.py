@@ -179,7 +179,7 @@ def describe_request(task: Task, args: DataArguments, seed: int, tokenizer: PreT
     """All that changes the Arrow files besides the raw data."""
     request = Request(
         task=task.name,
-        options=args.options,
+        options=args.stored_options(),
         split=_split_of(args),
         split_seed=seed,
         code=(CODE_VERSION, task.code_version),
@@ -238,7 +238,7 @@ def _load(entry: Path, task: Task, args: DataArguments, seed: int) -> Prepared:
 
 
 def _generated(task: GeneratedTask, args: DataArguments, seed: int) -> Prepared:
-    request = Request(task.name, args.options, _split_of(args), seed, (task.code_version,))
+    request = Request(task.name, args.stored_options(), _split_of(args), seed, (task.code_version,))
     output = task.output(args)
     manifest = Manifest(
         request=request,

@@ -15,11 +15,13 @@ from fpt.data import duplicates
 from fpt.data.classes import LabelOptions
 from fpt.data.labels import Labels, read_labels
 from fpt.data.numerals import MISSING, is_missing, is_number, number_of, plain
+from fpt.data.own_options import OwnOptions
 from fpt.data.rejected import check_rejected, count_reasons, rejected_rows
 from fpt.data.schema import SHA, ColumnSchema, Schema
 from fpt.data.splits import AUTO, GIVEN, Parts, Rows, make_parts, split_name
 from fpt.data.table import Bad, Table, cell_text, printable
 from fpt.errors import FPTError, RejectedRows
+from fpt.options import options_of
 
 # How benchmarks write a label that is withheld.
 HIDDEN = ("-1", "-1.0")
@@ -68,7 +70,7 @@ def _digest_text(cell: Any) -> str:
 
 def missing_values(args: DataArguments) -> tuple[str, ...] | None:
     """Lower-case texts that mean no value, when the user names them."""
-    given = args.options["missing_values"]
+    given = options_of(args, OwnOptions).missing_values
     if given is None:
         return None
     words = [word.strip().lower() for word in given.split(",")]
@@ -100,7 +102,7 @@ class Sorter:
 
     def reject(self, reasons: Sequence[str]) -> None:
         """Note rows that can't be used; those with missing values go as --missing says."""
-        policy = self.args.options["missing"]
+        policy = options_of(self.args, OwnOptions).missing
         for row, reason in enumerate(reasons):
             if not reason or row in self.out:
                 continue
@@ -143,14 +145,14 @@ class Sorter:
 
     def labels(self, schema: Schema) -> Labels:
         """Labels of all rows; rows that are not in use have none."""
-        o, name = self.args.options, self.raw.column("label") or ""
+        o, name = options_of(self.args, OwnOptions), self.raw.column("label") or ""
         cells = self.raw.cells("label")
         used = set(self.open)
         options = LabelOptions(
-            o["label_type"],
-            o["positive_label"],
-            o["label_delimiter"],
-            o["label_case"],
+            o.label_type,
+            o.positive_label,
+            o.label_delimiter,
+            o.label_case,
             missing_values(self.args),
             named=self.raw.table.kinds.get(name) == "classes",
         )
@@ -166,7 +168,7 @@ class Sorter:
 
     def deduplicate(self, keys: Sequence[Hashable], labels: Labels) -> None:
         """Leave repetitions out, when that is asked for."""
-        if not self.args.options["deduplicate"]:
+        if not options_of(self.args, OwnOptions).deduplicate:
             return
         kept = self.has_given and self.args.split in (AUTO, GIVEN)
         # Rows of splits that are not used say nothing of the others.

@@ -28,8 +28,8 @@ def task_of(config: CheckpointConfig, folder: Path, **changes: Any) -> tuple[Tas
     task = TASKS[config.task]
     arguments = changed(config.data.arguments, **changes)
     if task.options is not None:
-        as_type(task.options, arguments.options, "data.arguments.options")
-    if config.task.startswith(HUB) and arguments.options.get("input_type") is None:
+        as_type(task.options, arguments.given_options, "data.arguments.options")
+    if config.task.startswith(HUB) and arguments.given_options.get("input_type") is None:
         # The dataset would be asked, which means that it is fetched.
         raise FPTError(f"{folder}: data.arguments.options.input_type is missing; copy the checkpoint again")
     with understood(folder):

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from fpt.args import DataArguments, ModelArguments, Training, as_dict, own_options
+from fpt.args import DataArguments, ModelArguments, Training, as_dict
 from fpt.backbones.base import RANDOM, RUN, backbone_names, is_drawn
+from fpt.data.own_options import OwnOptions
 from fpt.errors import FPTError
 from fpt.models.base import MODELS, Estimator, Model
 from fpt.models.frozen import Frozen
 from fpt.models.tuning import parse_parts
-from fpt.tasks.audio import AudioTask
+from fpt.options import own_options
+from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.tasks.base import TASKS, GeneratedTask, Task
 from fpt.tasks.images import ImageTask
 from fpt.tasks.rows import NumberRows
@@ -47,21 +49,23 @@ def unread_flags(found: Training) -> Reasons:
         of_training = [name for name in as_dict(found.training) if name not in OF_ESTIMATORS]
         why = f"--model {model.name} is fitted at once, without steps or a checkpoint"
         reasons |= {name: why for name in (*of_training, *OF_TEXT, *OF_SIDES, "max_length") if name in given}
-    task = _task(found.data)
-    if task is not None:
-        reasons |= _unread_by_task(task, found.data, model, given)
+    chosen = _task(found.data)
+    if chosen is not None:
+        task, options = chosen
+        reasons |= _unread_by_task(task, options, found.data, model, given)
         if isinstance(model, Frozen):
             reasons |= _unread_by_input(task, found.data, found.model, given)
     return reasons
 
 
-def _task(data: DataArguments) -> Task | GeneratedTask | None:
-    """The task as its options want it; None where only the data itself says what it is, or the options make no sense."""
+def _task(data: DataArguments) -> tuple[Task | GeneratedTask, object] | None:
+    """The task and its options; None where only the data itself says what it is, or the options make no sense."""
     task = TASKS[data.dataset]
-    if data.options.get("input_type", "") is None:
+    if data.given_options.get("input_type", "") is None:
         return None
     try:
-        return task.configured(own_options(task.options, data.options, task.name))
+        options = task.completed(own_options(task.options, data.given_options, task.name))
+        return task.configured(options), options
     except FPTError:
         return None
 
@@ -72,12 +76,8 @@ def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str])
         reasons = {name: f"it is for a frozen backbone; --model {model.name} has none" for name in own if name in given}
         if "embedding_lr_scale" in given:
             reasons["embedding_lr_scale"] = f"--model {model.name} has no input embedding of its own rate"
-        if args.model_options.get("ast_checkpoint"):
-            names = ("ast_width", "ast_layers", "ast_heads")
-            reasons |= {name: "--ast_checkpoint has its own shape" for name in names if name in given}
-        kind = model.options
-        if kind is not None and hasattr(kind, "unread"):
-            reasons |= kind(**args.model_options).unread(given)
+        options = model.own_options(args)
+        reasons |= options.unread(given) if hasattr(options, "unread") else {}
         return reasons
     reasons = {
         name: f"--model {model.name} stands for --{name} {value}"
@@ -105,7 +105,9 @@ def _unread_by_backbone(name: str, given: Collection[str]) -> Reasons:
     return reasons
 
 
-def _unread_by_task(task: Task | GeneratedTask, data: DataArguments, model: Model, given: Collection[str]) -> Reasons:
+def _unread_by_task(
+    task: Task | GeneratedTask, options: object, data: DataArguments, model: Model, given: Collection[str]
+) -> Reasons:
     if isinstance(task, GeneratedTask):
         names = ("data_dir", "cache_dir", "num_proc", "max_bad_fraction", "max_length", "keep_notation", *OF_TEXT, *OF_SIDES)
         return {name: f"{task.name} is generated, from no files and without text" for name in names if name in given}
@@ -130,32 +132,30 @@ def _unread_by_task(task: Task | GeneratedTask, data: DataArguments, model: Mode
         reasons["kmers"] = f"it is for proteins and nucleotides; {task.name} has none"
     if data.environments is None:
         reasons["tokens"] = "it is for SMILES with --environments"
-    reasons |= _unread_options(task, data)
+    reasons |= _unread_options(task, options) | _unread_of_file(data)
     return {name: why for name, why in reasons.items() if name in given}
 
 
-def _unread_options(task: Task, data: DataArguments) -> Reasons:
+def _unread_options(task: Task, options: object) -> Reasons:
     """Of the options of a user's own data and of sounds."""
-    options = data.options
     reasons: Reasons = {}
     kinds = (("sound", AudioTask, OF_SOUND), ("pictures", ImageTask, OF_PICTURES), ("numbers", NumberRows, OF_NUMBERS))
     for what, kind, names in kinds:
         if not isinstance(task, kind):
-            reasons |= {name: f"it is for {what}; {task.name} has none" for name in names if name in options}
+            reasons |= {name: f"it is for {what}; {task.name} has none" for name in names if hasattr(options, name)}
     if not isinstance(task, AudioTask | ImageTask):
         reasons["patch_size"] = f"it is for pictures and sound; {task.name} has none"
-    if isinstance(task, AudioTask):
-        raw = options.get("features") == "raw"
-        unused = ("num_mels", "frames_per_token") if raw else ("patch_size",)
-        reasons |= dict.fromkeys(unused, f"--features {options.get('features')} has none")
-    kind_of_label = options.get("label_type")
+    if isinstance(options, AudioOptions) and isinstance(task, AudioTask):
+        unused = ("num_mels", "frames_per_token") if options.features == "raw" else ("patch_size",)
+        reasons |= dict.fromkeys(unused, f"--features {options.features} has none")
+    kind_of_label = options.label_type if isinstance(options, OwnOptions) else None
     if kind_of_label is not None and kind_of_label != "multilabel":
         reasons["label_delimiter"] = "it is for --label_type multilabel"
     if kind_of_label in ("number", "multilabel"):
         reasons["positive_label"] = "it is for two classes"
     if kind_of_label == "number":
         reasons["label_case"] = "it is for classes"
-    return reasons | _unread_of_file(data)
+    return reasons
 
 
 def _unread_of_file(data: DataArguments) -> Reasons:

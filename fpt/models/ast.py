@@ -7,7 +7,7 @@ filter banks; ours are log-mel frames, standardised by band, so a checkpoint ada
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired
 
@@ -21,8 +21,9 @@ from fpt.errors import FPTError
 from fpt.flags.checks import WIDTH, Range, check_heads, check_ranges
 from fpt.inputs import Input
 from fpt.models.base import MODELS, Network, NetworkModel
+from fpt.options import options_of
 from fpt.outputs import Output
-from fpt.tasks.audio import AudioTask
+from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.untrusted.bounded_json import short
 from fpt.untrusted.pretrained import config_from_dict, fetch, open_model, read_config
 
@@ -46,6 +47,13 @@ class AstOptions:
     def __post_init__(self) -> None:
         check_ranges(self, ast_width=WIDTH, ast_layers=Range(1, 1_000), ast_heads=Range(1, 1_000))
         check_heads(self.ast_width, self.ast_heads, "ast_width", "ast_heads")
+
+    def unread(self, given: Collection[str]) -> dict[str, str]:
+        """Why flags have no meaning beside the others."""
+        if not self.ast_checkpoint:
+            return {}
+        names = ("ast_width", "ast_layers", "ast_heads")
+        return {name: "--ast_checkpoint has its own shape" for name in names if name in given}
 
 
 class AstShape(TypedDict):
@@ -87,13 +95,14 @@ class Ast(NetworkModel):
 
     def shape(self, prepared: Prepared) -> dict[str, Any]:
         """Frames of a clip and bands of a frame; of a checkpoint, its whole configuration."""
-        task, options = prepared.task, prepared.args.options
-        if not isinstance(task, AudioTask) or options["features"] != "mel":
+        task = prepared.task
+        own = options_of(prepared.args, AudioOptions) if isinstance(task, AudioTask) else None
+        if own is None or own.features != "mel":
             raise FPTError(f"--model ast reads log-mel spectrograms; {task.name} has none (of sound: --features mel)")
         tokens = int(prepared.samples("train").lengths.max())
-        return {"frames": tokens * options["frames_per_token"], "bands": options["num_mels"]}
+        return {"frames": tokens * own.frames_per_token, "bands": own.num_mels}
 
-    def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> AstNetwork:
+    def network(self, inputs: Input, output: Output, options: AstOptions, shape: Mapping[str, Any], dropout: float) -> AstNetwork:
         """The network for a task."""
         # Imported late: not every run needs it.
         from transformers import ASTConfig, ASTForAudioClassification
@@ -106,16 +115,16 @@ class Ast(NetworkModel):
             known.num_labels = output.size
             return AstNetwork(ASTForAudioClassification(known))
         config = made(
-            hidden_size=options["ast_width"],
-            num_hidden_layers=options["ast_layers"],
-            num_attention_heads=options["ast_heads"],
-            intermediate_size=4 * options["ast_width"],
-            hidden_dropout_prob=options["dropout"],
+            hidden_size=options.ast_width,
+            num_hidden_layers=options.ast_layers,
+            num_attention_heads=options.ast_heads,
+            intermediate_size=4 * options.ast_width,
+            hidden_dropout_prob=dropout,
             max_length=shape["frames"],
             num_mel_bins=shape["bands"],
             num_labels=output.size,
         )
-        checkpoint = options["ast_checkpoint"]
+        checkpoint = options.ast_checkpoint
         network = AstNetwork(_trained(checkpoint, output.size) if checkpoint else ASTForAudioClassification(config))
         if network.bands != shape["bands"]:
             raise FPTError(f"--ast_checkpoint reads {network.bands} bands, not {shape['bands']}; give --num_mels {network.bands}")

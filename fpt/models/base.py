@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate.utils import set_seed
 from torch import nn
 
-from fpt.args import ModelArguments, TrainArguments, own_options
+from fpt.args import ModelArguments, TrainArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.errors import FPTError
 from fpt.models.tuning import Tuning
+from fpt.options import own_options
 from fpt.registry import Registry
 from fpt.results import Evaluation
 from fpt.tasks.base import GeneratedTask, Task
@@ -59,7 +60,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """What a checkpoint needs to build a baseline again: its name, its own options, and what it must know of the data."""
+    """What a checkpoint needs to build a baseline again: its name, its own options with ``dropout``, and what `shape` gave."""
 
     name: str
     options: dict[str, Any]
@@ -106,21 +107,21 @@ class Model(ABC):
         """
         return task
 
-    def check(self, args: ModelArguments) -> dict[str, Any]:
-        """The model's own options with their defaults.
+    def check(self, args: ModelArguments) -> Any:
+        """The model's own options with their defaults: an instance of `options`, None for a model without any.
 
         Raises:
             FPTError: something was given that it does not have.
         """
-        allowed = {"model", "model_options"}
+        allowed = {"model", "given_options"}
         given = [f.name for f in fields(args) if f.name not in allowed and getattr(args, f.name) != f.default]
         if given:
             raise FPTError(f"--{given[0]} is for a frozen backbone; --model {self.name} has none")
         return self.own_options(args)
 
-    def own_options(self, args: ModelArguments) -> dict[str, Any]:
+    def own_options(self, args: ModelArguments) -> Any:
         """As `check`, of the model's own options alone."""
-        return own_options(self.options, args.model_options, f"--model {self.name}")
+        return own_options(self.options, args.given_options, f"--model {self.name}")
 
     def core(self, seed: int) -> BackboneSpec:
         """Return what stands in place of a backbone in results and checkpoints."""
@@ -151,12 +152,21 @@ class NetworkModel(TrainedModel):
     shape_type: Any = None
 
     @abstractmethod
-    def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:
+    def network(self, inputs: Input, output: Output, options: Any, shape: Mapping[str, Any], dropout: float) -> Network:
         """The network, initialised at random.
 
         Args:
+            options: what `check` gave.
             shape: what `shape` gave.
+            dropout: what ``--dropout`` says.
         """
+
+    def rebuilt(self, record: NetworkRecord, inputs: Input, output: Output) -> Network:
+        """The network of a checkpoint, initialised at random. Trained weights that it started from are not fetched again."""
+        stored = {**record.options, **dict.fromkeys(self.sources)}
+        own = {f.name: stored[f.name] for f in fields(self.options)} if self.options else {}
+        options = own_options(self.options, own, f"--model {self.name}")
+        return self.network(inputs, output, options, record.shape, stored["dropout"])
 
     def shape(self, prepared: Prepared) -> dict[str, Any]:
         """What the network must know of the data besides inputs and output; JSON values.
@@ -169,11 +179,12 @@ class NetworkModel(TrainedModel):
     def make(self, prepared: Prepared, model_args: ModelArguments, args: TrainArguments, log: Log) -> Made:
         """Build it for a task."""
         options, shape = self.check(model_args), self.shape(prepared)
-        network = self.network(prepared.input, prepared.output, {**options, "dropout": args.dropout}, shape)
+        network = self.network(prepared.input, prepared.output, options, shape, args.dropout)
         trainable, _ = network.count()
         log(f"model: {self.name} ({self.source}), {trainable:,} parameters")
         shape = {**shape, **network.described()}
-        record = NetworkRecord(self.name, {**options, "dropout": args.dropout}, shape)
+        stored = {} if options is None else asdict(options)
+        record = NetworkRecord(self.name, {**stored, "dropout": args.dropout}, shape)
         return Made(network, self.core(args.seed), baseline=record)
 
     def make_each(self, prepared: Prepared, model_args: ModelArguments, each: Sequence[TrainArguments], log: Log) -> list[Made]:
@@ -209,8 +220,8 @@ class Estimator(Model):
     """A model that is fitted at once, without steps."""
 
     @abstractmethod
-    def fit(self, prepared: Prepared, options: Mapping[str, Any], seed: int, log: Log) -> Fitted:
-        """Fit on train, choose settings on valid."""
+    def fit(self, prepared: Prepared, options: Any, seed: int, log: Log) -> Fitted:
+        """Fit on train, choose settings on valid; `options` are what `check` gave."""
 
 
 MODELS: Registry[Model] = Registry("model", "fpt.models")

@@ -164,9 +164,9 @@ class Chemprop(Estimator):
         """As it is, when it has molecules."""
         return molecules_only(self.name, task)
 
-    def fit(self, prepared: Prepared, options: Mapping[str, Any], seed: int, log: Log) -> Fitted:
+    def fit(self, prepared: Prepared, options: ChempropOptions, seed: int, log: Log) -> Fitted:
         """Train on train; the epoch with the best primary metric on valid is taken."""
-        own, output = ChempropOptions(**options), prepared.output
+        output = prepared.output
         if not isinstance(output, Classes | Value):
             raise FPTError(
                 f"--model chemprop predicts one class or one number; the labels of {prepared.task.name} are of another kind"
@@ -176,18 +176,18 @@ class Chemprop(Estimator):
         labels = {split: numbers(rows, "label") for split, rows in prepared.splits.items()}
         smiles = {split: list(rows["text"]) for split, rows in prepared.splits.items()}
         train_rows = molecules(smiles["train"], labels["train"])
-        network = build_network(output, own, train_rows.normalize_targets() if isinstance(output, Value) else None)
-        log(f"model: {self.name}, {sum(p.numel() for p in network.parameters()):,} parameters, {own.chemprop_epochs} epochs")
+        network = build_network(output, options, train_rows.normalize_targets() if isinstance(output, Value) else None)
+        log(f"model: {self.name}, {sum(p.numel() for p in network.parameters()):,} parameters, {options.chemprop_epochs} epochs")
         valid, best = molecules(smiles["valid"]), Best(prepared.primary_metric)
 
         def score(network: Any) -> Mapping[str, float | None]:
-            return output.metrics(labels["valid"], predict(network, valid, output, own.chemprop_batch_size))
+            return output.metrics(labels["valid"], predict(network, valid, output, options.chemprop_batch_size))
 
-        train(network, train_rows, own, seed, best, score)
+        train(network, train_rows, options, seed, best, score)
         network.load_state_dict(best.weights)
         log(f"model: epoch {best.epoch} is best on valid")
         rows = {"valid": valid, "test": molecules(smiles["test"])}
-        predictions = {split: predict(network, rows[split], output, own.chemprop_batch_size) for split in rows}
+        predictions = {split: predict(network, rows[split], output, options.chemprop_batch_size) for split in rows}
         return Fitted(predictions, {"epoch": best.epoch}, best.history)
 
 

@@ -36,7 +36,7 @@ class Frozen(TrainedModel):
     def __init__(self, name: str, **fixed: Any) -> None:
         self.name, self.fixed = name, fixed
 
-    def check(self, args: ModelArguments) -> dict[str, Any]:
+    def check(self, args: ModelArguments) -> Any:
         """All arguments are its own, but those that its name stands for."""
         for name, value in self.fixed.items():
             if getattr(args, name) not in (value, getattr(ModelArguments(), name)):

@@ -206,14 +206,13 @@ class Block(nn.Module):
 class MatNetwork(Network):
     """The transformer on atoms, the mean over atoms, and a linear layer."""
 
-    def __init__(self, options: Mapping[str, Any], size: int) -> None:
+    def __init__(self, options: MatOptions, size: int, dropout: float) -> None:
         super().__init__()
-        width, dropout = options["mat_width"], options["dropout"]
-        lambdas = (options["mat_lambda_attention"], options["mat_lambda_distance"])
+        width, lambdas = options.mat_width, (options.mat_lambda_attention, options.mat_lambda_distance)
         every = (*lambdas, 1 - sum(lambdas))
         self.embedding, self.dropout = nn.Linear(ATOM_FEATURES, width), nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            [Block(width, options["mat_heads"], every, options["mat_slope"], dropout) for _ in range(options["mat_layers"])]
+            [Block(width, options.mat_heads, every, options.mat_slope, dropout) for _ in range(options.mat_layers)]
         )
         self.norm, self.readout = Norm(width), nn.Linear(width, size)
         for parameter in self.parameters():
@@ -268,9 +267,9 @@ class Mat(NetworkModel):
             raise FPTError(f"--model mat reads molecules; {task.name} has no SMILES (for a CSV file say --input_type smiles)")
         return GraphTask(task)
 
-    def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> MatNetwork:
+    def network(self, inputs: Input, output: Output, options: MatOptions, shape: Mapping[str, Any], dropout: float) -> MatNetwork:
         """The network for a task."""
-        return MatNetwork(options, output.size)
+        return MatNetwork(options, output.size, dropout)
 
 
 INPUTS[Graphs.kind] = Graphs

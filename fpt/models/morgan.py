@@ -6,9 +6,9 @@ rate, the strength of the penalty of the linear model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -92,34 +92,33 @@ class Morgan(Estimator):
         """As it is, when it has molecules."""
         return molecules_only(self.name, task)
 
-    def check(self, args: ModelArguments) -> dict[str, Any]:
+    def check(self, args: ModelArguments) -> MorganOptions:
         """The model's own options with their defaults.
 
         Raises:
             FPTError: something was given that it does not have, or the package of the estimator is missing.
         """
-        options = super().check(args)
-        if package := PACKAGES.get(options["estimator"]):
-            need(package, f"--estimator {options['estimator']}")
+        options: MorganOptions = super().check(args)
+        if package := PACKAGES.get(options.estimator):
+            need(package, f"--estimator {options.estimator}")
         return options
 
-    def fit(self, prepared: Prepared, options: Mapping[str, Any], seed: int, log: Log) -> Fitted:
+    def fit(self, prepared: Prepared, options: MorganOptions, seed: int, log: Log) -> Fitted:
         """Fit on train; the setting with the best primary metric on valid is taken."""
-        own = MorganOptions(**options)
         if not isinstance(prepared.output, Classes | Value):
             raise FPTError(
                 f"--model morgan predicts one class or one number; the labels of {prepared.task.name} are of another kind"
             )
         number = isinstance(prepared.output, Value)
-        log(f"model: {self.name}, {own.estimator} on {_described(own.morgan_features)}")
+        log(f"model: {self.name}, {options.estimator} on {_described(options.morgan_features)}")
         smiles = {split: list(rows["text"]) for split, rows in prepared.splits.items()}
-        features = read_features(own.morgan_features, smiles, prepared.args.num_proc, log)
+        features = read_features(options.morgan_features, smiles, prepared.args.num_proc, log)
         labels = {split: numbers(rows, "label") for split, rows in prepared.splits.items()}
         present = np.unique(labels["train"])
         primary, best = prepared.primary_metric, None
         history: list[Evaluation] = []
-        for setting, predictions in ESTIMATORS[own.estimator](
-            Problem(features, labels["train"], number, seed, own.trees, own.rates())
+        for setting, predictions in ESTIMATORS[options.estimator](
+            Problem(features, labels["train"], number, seed, options.trees, options.rates())
         ):
             if number:
                 predictions = {s: p[:, None] for s, p in predictions.items()}
@@ -131,8 +130,8 @@ class Morgan(Estimator):
                 best = metrics[primary], setting, predictions
         assert best is not None
         log(f"model: {', '.join(f'{k} {v:g}' for k, v in best[1].items())} is best on valid")
-        of_features = {} if own.morgan_features == "bits" else {"features": own.morgan_features}
-        return Fitted(best[2], {"estimator": own.estimator, **of_features, **best[1]}, history)
+        of_features = {} if options.morgan_features == "bits" else {"features": options.morgan_features}
+        return Fitted(best[2], {"estimator": options.estimator, **of_features, **best[1]}, history)
 
 
 def _described(kind: str) -> str:

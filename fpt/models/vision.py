@@ -67,12 +67,12 @@ class PictureModel(NetworkModel):
         cut = {"patch": task.patch_size(prepared.args), "overlap": task.overlap(prepared.args)}
         return {"height": height, "width": width, "channels": channels, **cut}
 
-    def network(self, inputs: Input, output: Output, options: Mapping[str, Any], shape: Mapping[str, Any]) -> Network:
+    def network(self, inputs: Input, output: Output, options: Any, shape: Mapping[str, Any], dropout: float) -> Network:
         """The network for a task."""
-        return PictureNetwork(self.build(output.size, options, shape), shape)
+        return PictureNetwork(self.build(output.size, options, shape, dropout), shape)
 
     @abstractmethod
-    def build(self, size: int, options: Mapping[str, Any], shape: Mapping[str, Any]) -> nn.Module:
+    def build(self, size: int, options: Any, shape: Mapping[str, Any], dropout: float) -> nn.Module:
         """The network on whole pictures, with `size` logits."""
 
 
@@ -97,18 +97,18 @@ class Vit(PictureModel):
     source = "arXiv 2010.11929"
     options = VitOptions
 
-    def build(self, size: int, options: Mapping[str, Any], shape: Mapping[str, Any]) -> nn.Module:
+    def build(self, size: int, options: VitOptions, shape: Mapping[str, Any], dropout: float) -> nn.Module:
         """As `PictureModel.build`."""
         # Imported late, here and below: not every run needs it.
         from transformers import ViTConfig, ViTForImageClassification
 
         made: Any = ViTConfig
         config = made(
-            hidden_size=options["vit_width"],
-            num_hidden_layers=options["vit_layers"],
-            num_attention_heads=options["vit_heads"],
-            intermediate_size=4 * options["vit_width"],
-            hidden_dropout_prob=options["dropout"],
+            hidden_size=options.vit_width,
+            num_hidden_layers=options.vit_layers,
+            num_attention_heads=options.vit_heads,
+            intermediate_size=4 * options.vit_width,
+            hidden_dropout_prob=dropout,
             image_size=(shape["height"], shape["width"]),
             patch_size=shape["patch"],
             num_channels=shape["channels"],
@@ -124,14 +124,14 @@ class Cnn(PictureModel):
     packages = ("torchvision",)
     source = "arXiv 1512.03385"
 
-    def build(self, size: int, options: Mapping[str, Any], shape: Mapping[str, Any]) -> nn.Module:
+    def build(self, size: int, options: None, shape: Mapping[str, Any], dropout: float) -> nn.Module:
         """As `PictureModel.build`."""
         from torchvision.models import resnet18
 
         network = resnet18(num_classes=size, norm_layer=functools.partial(nn.GroupNorm, 32))
         network.conv1 = nn.Conv2d(shape["channels"], 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
-        network.fc = nn.Sequential(nn.Dropout(options["dropout"]), network.fc)
+        network.fc = nn.Sequential(nn.Dropout(dropout), network.fc)
         return network
 
 

@@ -16,6 +16,7 @@ from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
 from fpt.files.named import open_named
 from fpt.optional import need
+from fpt.options import options_of
 from fpt.tasks.base import Task
 from fpt.tasks.images import encode_each
 from fpt.tasks.sound_files import SAMPLE_RATE, read_clip, read_wave, resample, sound_suffixes
@@ -73,7 +74,7 @@ class AudioTask(Task):
 
     def cut_reason(self, args: DataArguments) -> str:
         """What happened to a clip that is longer than ``--seconds``."""
-        return f"cut to {args.options['seconds']:g} s"
+        return f"cut to {options_of(args, AudioOptions).seconds:g} s"
 
     def dim(self, args: DataArguments) -> int:
         """Numbers in a token. Needs no file: call it before any is read.
@@ -81,24 +82,25 @@ class AudioTask(Task):
         Raises:
             FPTError: an option that makes no sense, or options that leave no token of a clip.
         """
-        o = args.options
-        if o["features"] not in FEATURES:
-            raise FPTError(f"unknown --features {o['features']!r}; known: {', '.join(FEATURES)}")
-        if min(o["num_mels"], o["frames_per_token"], o["patch_size"]) < 1 or not 0.05 <= o["seconds"] <= 600:
+        o = options_of(args, AudioOptions)
+        if o.features not in FEATURES:
+            raise FPTError(f"unknown --features {o.features!r}; known: {', '.join(FEATURES)}")
+        if min(o.num_mels, o.frames_per_token, o.patch_size) < 1 or not 0.05 <= o.seconds <= 600:
             raise FPTError("--num_mels, --frames_per_token and --patch_size must be at least 1, --seconds between 0.05 and 600")
-        if o["num_mels"] > BINS:
-            raise FPTError(f"--num_mels {o['num_mels']} is more than the {BINS} frequencies of a frame; give fewer")
-        raw = o["features"] == "raw"
+        if o.num_mels > BINS:
+            raise FPTError(f"--num_mels {o.num_mels} is more than the {BINS} frequencies of a frame; give fewer")
+        raw = o.features == "raw"
         option, what, rate = ("patch_size", "samples", RAW_RATE) if raw else ("frames_per_token", "frames", SAMPLE_RATE // HOP)
+        size = o.patch_size if raw else o.frames_per_token
         # As many as `encode` makes of the samples of a clip.
-        samples = round(o["seconds"] * SAMPLE_RATE)
+        samples = round(o.seconds * SAMPLE_RATE)
         there = math.ceil(samples / 2) if raw else samples // HOP
-        if o[option] > there:
+        if size > there:
             raise FPTError(
-                f"--seconds {o['seconds']:g} gives {there:,} {what} ({rate:,} a second), fewer than the {o[option]:,} of a token;"
+                f"--seconds {o.seconds:g} gives {there:,} {what} ({rate:,} a second), fewer than the {size:,} of a token;"
                 f" give a smaller --{option} or more --seconds"
             )
-        return o["patch_size"] if raw else o["num_mels"] * o["frames_per_token"]
+        return o.patch_size if raw else o.num_mels * o.frames_per_token
 
     def read(self, text: str) -> dict[str, Any]:
         """One clip of a user's own, by its file name; `encode` reads no more of it than it needs.
@@ -124,25 +126,25 @@ class AudioTask(Task):
         # its threads.
         if multiprocess.parent_process() is not None:
             torch.set_num_threads(1)
-        options, dim = args.options, self.dim(args)
+        o, dim = options_of(args, AudioOptions), self.dim(args)
         cut: list[bool] = []
 
         def one(sound: str | bytes) -> np.ndarray:
             cut.append(False)
-            clip = read_clip(sound, options["seconds"])
+            clip = read_clip(sound, o.seconds)
             cut[-1] = clip.cut
-            wave = fit(clip.wave, round(options["seconds"] * SAMPLE_RATE))
-            if options["features"] == "raw":
+            wave = fit(clip.wave, round(o.seconds * SAMPLE_RATE))
+            if o.features == "raw":
                 peak = float(np.abs(wave).max())
                 if peak > RAW_LOUDEST:
                     raise ValueError(f"samples reach {peak:.3g} times full scale, too loud for --features raw; rescale the file")
                 wave = resample(wave, SAMPLE_RATE, RAW_RATE)
                 numbers = np.clip(np.round(wave * 32768), -32768, 32767).astype(np.int16)
             else:
-                numbers = log_mel(wave, options["num_mels"]).ravel().astype(np.float16)
+                numbers = log_mel(wave, o.num_mels).ravel().astype(np.float16)
             return numbers[: len(numbers) // dim * dim]
 
-        columns = encode_each(rows["sound"], one, dim, np.int16 if options["features"] == "raw" else np.float16)
+        columns = encode_each(rows["sound"], one, dim, np.int16 if o.features == "raw" else np.float16)
         return {**columns, "cut": cut}
 
 

@@ -21,12 +21,13 @@ import pandas as pd
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from fpt.args import DataArguments, changed, own_options
+from fpt.args import DataArguments, changed
 from fpt.data.rejected import rejected_rows
 from fpt.data.schema import Schema
 from fpt.data.table import cell_text
 from fpt.errors import FPTError
 from fpt.inputs import Input
+from fpt.options import own_options
 from fpt.outputs import Output
 from fpt.registry import Registry
 from fpt.text.log import Log
@@ -125,7 +126,11 @@ class Task(ABC):
     keep_notation: bool = False
     code_version: int = 1
 
-    def configured(self, options: dict[str, Any]) -> Task:
+    def completed(self, options: Any) -> Any:
+        """The options with what only the data says where nothing was given."""
+        return options
+
+    def configured(self, options: Any) -> Task:
         """The task as `options` want it: a task whose tokenizer or splits depend on them overrides this."""
         return self
 
@@ -208,7 +213,11 @@ class GeneratedTask(ABC):
     code_version: int = 1
     sizes: Mapping[str, int] = MappingProxyType({"train": 100_000, "valid": 1_000, "test": 2_000})
 
-    def configured(self, options: dict[str, Any]) -> GeneratedTask:
+    def completed(self, options: Any) -> Any:
+        """As `Task.completed`."""
+        return options
+
+    def configured(self, options: Any) -> GeneratedTask:
         """As `Task.configured`."""
         return self
 
@@ -253,7 +262,8 @@ def resolve(
     Raises:
         FPTError: something was given that the task does not have.
     """
-    options = own_options(task.options, args.options, task.name)
+    is_read = task.options is not None and isinstance(args.options, task.options)
+    options = task.completed(args.options if is_read else own_options(task.options, args.given_options, task.name))
     task = task.configured(options)
     if args.keep_notation:
         task = copy.copy(task)

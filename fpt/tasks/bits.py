@@ -20,14 +20,23 @@ import numpy as np
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
 from fpt.flags.checks import SHARE, Range, check_ranges
+from fpt.options import options_of
 from fpt.outputs import Bits
 from fpt.tasks.base import TASKS, GeneratedTask
 
 PAPER = "https://arxiv.org/abs/2103.05247, section 2.2"
 
 
+class BitOptions:
+    """What the options of both tasks have."""
+
+    num_bits: int
+    num_patterns: int
+    patch_size: int
+
+
 @dataclass
-class MemoryOptions:
+class MemoryOptions(BitOptions):
     """Sizes of bit-memory."""
 
     _argument_group_name = "bit-memory"
@@ -42,7 +51,7 @@ class MemoryOptions:
 
 
 @dataclass
-class XorOptions:
+class XorOptions(BitOptions):
     """Sizes of bit-xor."""
 
     _argument_group_name = "bit-xor"
@@ -54,7 +63,7 @@ class XorOptions:
         check_sizes(self)
 
 
-def check_sizes(options: Any) -> None:
+def check_sizes(options: BitOptions) -> None:
     """Refuse sizes out of range.
 
     Raises:
@@ -68,14 +77,14 @@ class _BitTask(GeneratedTask):
 
     def dim(self, args: DataArguments) -> int:
         """Bits in a token."""
-        bits, patch = args.options["num_bits"], args.options["patch_size"]
-        if bits % patch:
-            raise FPTError(f"--patch_size {patch} must divide --num_bits {bits}")
-        return patch
+        o = options_of(args, BitOptions)
+        if o.num_bits % o.patch_size:
+            raise FPTError(f"--patch_size {o.patch_size} must divide --num_bits {o.num_bits}")
+        return o.patch_size
 
     def output(self, args: DataArguments) -> Bits:
         """The bits of one string, at the tokens of the last one."""
-        return Bits(tokens=args.options["num_bits"] // self.dim(args), size=self.dim(args))
+        return Bits(tokens=options_of(args, BitOptions).num_bits // self.dim(args), size=self.dim(args))
 
 
 class BitMemory(_BitTask):
@@ -87,10 +96,10 @@ class BitMemory(_BitTask):
 
     def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
         """Draw strings and a query."""
-        options = args.options
-        bits = rng.integers(0, 2, (options["num_patterns"], options["num_bits"]), dtype=np.int8)
-        wanted = bits[rng.integers(options["num_patterns"])]
-        seen = rng.random(options["num_bits"]) >= options["mask_probability"]
+        o = options_of(args, MemoryOptions)
+        bits = rng.integers(0, 2, (o.num_patterns, o.num_bits), dtype=np.int8)
+        wanted = bits[rng.integers(o.num_patterns)]
+        seen = rng.random(o.num_bits) >= o.mask_probability
         return np.concatenate([2 * bits - 1, ((2 * wanted - 1) * seen)[None]]).ravel(), wanted
 
 
@@ -103,7 +112,8 @@ class BitXor(_BitTask):
 
     def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
         """Draw strings."""
-        bits = rng.integers(0, 2, (args.options["num_patterns"], args.options["num_bits"]), dtype=np.int8)
+        o = options_of(args, XorOptions)
+        bits = rng.integers(0, 2, (o.num_patterns, o.num_bits), dtype=np.int8)
         return (2 * bits - 1).ravel(), np.bitwise_xor.reduce(bits, axis=0)
 
 

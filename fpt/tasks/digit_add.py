@@ -13,6 +13,7 @@ import numpy as np
 
 from fpt.args import DataArguments, arg
 from fpt.flags.checks import Range, check_ranges
+from fpt.options import options_of
 from fpt.outputs import Value
 from fpt.tasks.base import TASKS, GeneratedTask
 
@@ -44,12 +45,14 @@ class DigitAdd(GeneratedTask):
 
     def output(self, args: DataArguments) -> Value:
         """The sum; its mean and deviation follow from uniform numbers."""
-        count, top = args.options["num_numbers"], 10 ** args.options["num_digits"]
+        o = options_of(args, AddOptions)
+        count, top = o.num_numbers, 10**o.num_digits
         return Value(mean=count * (top - 1) / 2, std=float(np.sqrt(count * (top**2 - 1) / 12)))
 
     def sample(self, rng: np.random.Generator, args: DataArguments) -> tuple[np.ndarray, Any]:
         """Draw numbers."""
-        count, digits = args.options["num_numbers"], args.options["num_digits"]
+        o = options_of(args, AddOptions)
+        count, digits = o.num_numbers, o.num_digits
         numbers = rng.integers(0, 10**digits, count)
         text = "+".join(f"{n:0{digits}d}" for n in numbers)
         tokens = [PLUS if c == "+" else int(c) for c in text]

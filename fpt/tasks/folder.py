@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fpt.args import DataArguments, arg
 from fpt.data.folders import read_folder
+from fpt.data.own_options import OwnOptions
 from fpt.data.table import Table
 from fpt.errors import FPTError
 from fpt.files.whole import user_path
+from fpt.options import options_of
 from fpt.tasks.audio import AudioOptions, sound_suffixes
 from fpt.tasks.base import TASKS
-from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, picture_suffixes
-from fpt.tasks.own import OwnOptions, OwnTask
+from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, ResizeOptions, picture_suffixes
+from fpt.tasks.own import OwnTask
 from fpt.tasks.own_schema import Reader
 from fpt.tasks.rows import PictureRows, SoundRows
 from fpt.text.log import Log
@@ -33,7 +34,7 @@ class FolderOptions(OwnOptions):
 
 
 @dataclass
-class ImageFolderArguments(FolderOptions):
+class ImageFolderArguments(FolderOptions, ResizeOptions):
     """How pictures become tokens, and how folders name their classes."""
 
     _argument_group_name = "imagefolder"
@@ -51,7 +52,7 @@ class AudioFolderArguments(AudioOptions, FolderOptions):
     _argument_group_name = "audiofolder"
 
 
-class FolderReader(Reader):
+class FolderReader(Reader[FolderOptions]):
     """Files below one folder.
 
     Args:
@@ -75,13 +76,13 @@ class FolderReader(Reader):
             root = user_path(args.data_dir) / root.name
         if not root.is_dir():
             raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such folder")
-        o = args.options
-        skipped = [name.strip() for name in o["skip_folders"].split(",") if name.strip()]
+        o = options_of(args, FolderOptions)
+        skipped = [name.strip() for name in o.skip_folders.split(",") if name.strip()]
         return read_folder(
-            root, self.column, self.suffixes(), skipped, o["class_level"], lambda line: log(f"{self.kind}:{root}: {line}")
+            root, self.column, self.suffixes(), skipped, o.class_level, lambda line: log(f"{self.kind}:{root}: {line}")
         )
 
-    def input_type(self, options: dict[str, Any]) -> str:
+    def input_type(self, options: FolderOptions) -> str:
         return "image" if self.kind == "imagefolder" else "audio"
 
 

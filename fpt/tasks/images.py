@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, make_dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
 from fpt.files.named import open_named, unreadable
+from fpt.options import options_of
 from fpt.tasks.base import Task
 from fpt.tasks.pictures import BACKGROUND_HELP as BACKGROUND_HELP
 from fpt.tasks.pictures import BACKGROUNDS, decode
@@ -53,6 +56,21 @@ def unpatch(values: Any, height: int, width: int, channels: int, size: int, over
     return grid[..., own, own, :].swapaxes(-4, -3).reshape(*leading, height, width, channels)
 
 
+class PatchOptions:
+    """What the options of a task on pictures have; one without `patch_overlap` or `background` has these values."""
+
+    patch_size: int
+    patch_overlap: int = 0
+    background: str = BACKGROUNDS[0]
+
+
+class ResizeOptions(PatchOptions):
+    """What the options of a task on pictures of any size have."""
+
+    image_size: int
+    gray: bool
+
+
 class ImageTask(Task):
     """A task whose raw rows have a column ``image``: the bytes of an image file, or those of raw pixels.
 
@@ -79,7 +97,7 @@ class ImageTask(Task):
         Raises:
             FPTError: it does not divide height and width, or there are no pixels.
         """
-        size = args.options["patch_size"]
+        size = options_of(args, PatchOptions).patch_size
         height, width, _ = self.shape(args)
         if height < 1 or width < 1:
             raise FPTError(f"the images of {self.name} have no pixels: {width} by {height}; see the options of {self.name}")
@@ -88,24 +106,24 @@ class ImageTask(Task):
         return size
 
     def overlap(self, args: DataArguments) -> int:
-        """Pixels around a patch that it has as well, the option ``patch_overlap`` where a task has it.
+        """Pixels around a patch that it has as well, the option ``patch_overlap``.
 
         Raises:
             FPTError: it is below 0 or larger than the picture.
         """
-        overlap = args.options.get("patch_overlap", 0)
+        overlap = options_of(args, PatchOptions).patch_overlap
         height, width, _ = self.shape(args)
         if not 0 <= overlap <= min(height, width):
             raise FPTError(f"--patch_overlap {overlap} must be between 0 and the {min(height, width)} pixels of the images")
         return overlap
 
     def background(self, args: DataArguments) -> str:
-        """What shows through transparent pixels, the option ``background`` where a task has it.
+        """What shows through transparent pixels, the option ``background``.
 
         Raises:
             FPTError: it is not one of `BACKGROUNDS`.
         """
-        background = args.options.get("background", BACKGROUNDS[0])
+        background = options_of(args, PatchOptions).background
         if background not in BACKGROUNDS:
             raise FPTError(f"unknown --background {background!r}; known: {', '.join(BACKGROUNDS)}")
         return background
@@ -183,11 +201,14 @@ def encode_each(items: Sequence[Any], one: Callable[[Any], np.ndarray], dim: int
 OVERLAP_HELP = "Pixels around a patch that its token has as well, as a convolution would."
 
 
-def patch_option(group: str, size: int) -> type:
+@functools.cache
+def patch_option(group: str, size: int) -> type[PatchOptions]:
     """A dataclass with the options ``--patch_size``, `size` by default, and ``--patch_overlap``."""
-    from dataclasses import make_dataclass
-
     own = [("patch_size", int, arg(size, "Side of a patch in pixels.")), ("patch_overlap", int, arg(0, OVERLAP_HELP))]
-    option = make_dataclass(f"{group.title()}Options", own)
-    option._argument_group_name = group  # type: ignore[attr-defined]
-    return option
+    # No module has it by its name: a process that is handed the options makes the dataclass again.
+    more = {"_argument_group_name": group, "__reduce__": lambda self: (_patch_options, (group, size, asdict(self)))}
+    return make_dataclass(f"{group.title()}Options", own, bases=(PatchOptions,), namespace=more)
+
+
+def _patch_options(group: str, size: int, values: dict[str, int]) -> PatchOptions:
+    return patch_option(group, size)(**values)

@@ -15,7 +15,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from datasets import Dataset
 from fpt.args import DataArguments, arg
 from fpt.errors import FPTError
 from fpt.flags.checks import Range, check_ranges
+from fpt.options import options_of
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source
 from fpt.tasks.sources import Ladder
@@ -148,10 +149,11 @@ class ListOps(TextTask):
                 for name, p in parts.items()
             }
             return Examples({name: Dataset.from_dict(c) for name, c in columns.items()}, output, seeded=False)
-        sizes = {"train": args.options["num_train"], "valid": args.options["num_eval"], "test": args.options["num_eval"]}
+        o = options_of(args, ListOpsOptions)
+        sizes = {"train": o.num_train, "valid": o.num_eval, "test": o.num_eval}
         # [BOS] and [EOS] stand around an expression.
         bounds = {"longest": args.longest - 2, "shortest": (args.longest - 2) // 4}
-        depth = {"max_depth": args.options["max_depth"], "max_args": args.options["max_args"]}
+        depth = {"max_depth": o.max_depth, "max_args": o.max_args}
         processes = args.num_proc or os.cpu_count() or 1
         splits = {
             name: Dataset.from_dict({"id": [f"{name}-{i}" for i in range(size)]}).map(
@@ -182,11 +184,11 @@ def _generated(args: DataArguments, log: Log) -> Source:
     """Numbers of the expressions that `ListOps.split` draws."""
     if args.longest < 16:
         raise FPTError(f"--max_length {args.max_length} is too short for an expression; give at least 16")
-    options = args.options
-    recipe = {**options, "max_length": args.max_length}
+    o = options_of(args, ListOpsOptions)
+    recipe = {**asdict(o), "max_length": args.max_length}
     log(f"generated: {json.dumps(recipe)}")
     sha256 = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return Source(range(options["num_train"] + 2 * options["num_eval"]), "generated ListOps", sha256)
+    return Source(range(o.num_train + 2 * o.num_eval), "generated ListOps", sha256)
 
 
 def read_tsv(path: Path) -> pd.DataFrame:

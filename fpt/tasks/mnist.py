@@ -26,9 +26,10 @@ from fpt.data.splits import cut_valid
 from fpt.errors import FPTError
 from fpt.flags.checks import Range, check_ranges
 from fpt.optional import need
+from fpt.options import options_of
 from fpt.outputs import Classes, Output, Value
 from fpt.tasks.base import TASKS, Examples, Source
-from fpt.tasks.images import ImageTask, patch_option
+from fpt.tasks.images import ImageTask, PatchOptions, patch_option
 from fpt.tasks.sources import Download, Ladder
 from fpt.text.log import Log
 
@@ -140,7 +141,7 @@ class Mnist(ImageTask):
 
 
 @dataclass
-class AddOptions:
+class AddOptions(PatchOptions):
     """Options of mnist-add."""
 
     _argument_group_name = "mnist-add"
@@ -164,7 +165,7 @@ class MnistAdd(ImageTask):
 
     def shape(self, args: DataArguments) -> tuple[int, int, int]:
         """As many digits side by side as the option says."""
-        return SIDE, SIDE * args.options["num_digits"], 1
+        return SIDE, SIDE * options_of(args, AddOptions).num_digits, 1
 
     def locate(self, args: DataArguments, log: Log) -> Source:
         """As MNIST."""
@@ -172,20 +173,21 @@ class MnistAdd(ImageTask):
 
     def split(self, source: Source, args: DataArguments, seed: int) -> Examples:
         """Draw digits within each of MNIST's splits."""
-        count, splits, train = args.options["num_digits"], {}, np.zeros(1)
+        o = options_of(args, AddOptions)
+        count, splits, train = o.num_digits, {}, np.zeros(1)
         for number, (name, (images, labels, ids)) in enumerate(digits_of(source, seed).items()):
-            size = max(2, round(len(labels) * args.options["pairs_per_digit"]))
+            size = max(2, round(len(labels) * o.pairs_per_digit))
             chosen = np.random.default_rng([seed, number]).integers(len(labels), size=(size, count))
             sums = labels[chosen].sum(axis=1).astype(int)
             train = sums if name == "train" else train
             columns: dict[str, list[Any]] = {
                 "id": ["+".join(ids[i] for i in row) for row in chosen],
                 "image": [np.concatenate(images[row], axis=1).tobytes() for row in chosen],
-                "label": (sums.astype(float) if args.options["as_regression"] else sums).tolist(),
+                "label": (sums.astype(float) if o.as_regression else sums).tolist(),
             }
             splits[name] = Dataset.from_dict(columns)
         output: Output = Classes(tuple(str(i) for i in range(9 * count + 1)), counts=True)
-        if args.options["as_regression"]:
+        if o.as_regression:
             output = Value(float(train.mean()), float(train.std()) or 1.0)
         return Examples(splits, output)
 

@@ -10,18 +10,19 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from fpt.args import DataArguments, arg
+from fpt.args import DataArguments
 from fpt.data import duplicates
 from fpt.data.labels import Labels
 from fpt.data.numerals import MISSING, is_missing
+from fpt.data.own_options import OwnOptions
 from fpt.data.roles import Roles, assign_roles
 from fpt.data.schema import POLICIES as MISSING_POLICIES
 from fpt.data.schema import STANDARDISE, Schema
@@ -31,48 +32,15 @@ from fpt.data.table import printable
 from fpt.errors import FPTError, did_you_mean
 from fpt.metrics import constant
 from fpt.optional import missing_of
+from fpt.options import options_of
 from fpt.outputs import Classes, MultiLabel, Output, Value
 from fpt.tasks.audio import sound_suffixes
 from fpt.tasks.base import Examples, Source, Task
 from fpt.tasks.images import picture_suffixes
-from fpt.tasks.own_schema import Reader, count_missing, start_schema
+from fpt.tasks.own_schema import InputOptions, Reader, count_missing, start_schema
 from fpt.text.log import Log
 
 NONE = "none"
-
-
-@dataclass
-class OwnOptions:
-    """What the columns of your data are for."""
-
-    _argument_group_name = "your data"
-    label_column: str | None = arg(None, "Column with the label; a usual name (label, target, y, ...) when not given.")
-    label_type: str | None = arg(
-        None, "classes, number or multilabel (several labels per row); what the labels look like when not given."
-    )
-    positive_label: str | None = arg(
-        None,
-        "Of two classes the one that AUROC and AUPRC are of; the one named so (1, yes, active, ...) or the rarer one by default.",
-    )
-    label_delimiter: str | None = arg(None, "Between the labels of a row that has several; one of | ; , when not given.")
-    label_case: str | None = arg(None, "keep or ignore: whether labels that differ in case only are different classes.")
-    id_column: str | None = arg(
-        None,
-        "Column with the samples' ids; a column named so with unique values by default; none for row numbers.",
-    )
-    split_column: str | None = arg(
-        None, "Column that says train, valid or test; a column named split with such values by default; none for none."
-    )
-    group_column: str | None = arg(None, "Column with groups (patients, batches, ...): no group is in two splits.")
-    missing: str | None = arg(
-        None,
-        "Rows with missing values: drop, error, or mean (of inputs); as bad rows, within --max_bad_fraction, when not given.",
-    )
-    missing_values: str | None = arg(
-        None, "Texts that mean no value, separated by commas; NA, nan, None, null and the like when not given."
-    )
-    deduplicate: bool = arg(False, "Keep one row of each input; inputs with different classes are left out.")
-    _may_be_empty = ("missing_values", "skip_folders")
 
 
 def _classes_without_training(labels: Labels, parts: Parts) -> list[str]:
@@ -103,33 +71,30 @@ class OwnTask(Task):
     input_type: str
     schema: Schema | None = None
 
-    def __init__(self, reader: Reader, options: type | None) -> None:
+    def __init__(self, reader: Reader[Any], options: type[OwnOptions]) -> None:
         self.reader, self.options = reader, options
         self.name = self.source = reader.name
 
-    def configured(self, options: dict[str, Any]) -> OwnTask:
+    def completed(self, options: OwnOptions) -> OwnOptions:
+        """The options with the type of the input and what depends on it; a checkpoint keeps them."""
+        return self.reader.completed(options)
+
+    def configured(self, options: OwnOptions) -> OwnTask:
         """The task for the type of input that the options name."""
         kinds = {kind: task for task in _subclasses(OwnTask) for kind in task.__dict__.get("input_types", ())}
         kind = self.reader.input_type(options)
-        if "input_type" in options:
-            options["input_type"] = kind  # found, and kept in the checkpoint
         if kind not in kinds:
             raise FPTError(f"unknown --input_type {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}")
-        self._check(options)
+        _check(options)
         task = kinds[kind](self.reader, self.options)
         task.input_type = kind
-        task.set_up(options)
+        task.set_up()
         if reason := missing_of(task.packages):
             raise FPTError(f"dataset {self.name!r} with {kind} as input needs {reason}")
         return task
 
-    def set_up(self, options: dict[str, Any]) -> None:
-        """Adapt to the options; a subclass overrides it."""
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        for name, known in (("missing", MISSING_POLICIES), ("standardise", STANDARDISE)):
-            if options.get(name) is not None and options[name] not in known:
-                raise FPTError(f"--{name} {options[name]!r} must be {', '.join(known[:-1])} or {known[-1]}")
+    def set_up(self) -> None:
+        """Adapt to the type of the input; a subclass overrides it."""
 
     def with_schema(self, schema: Schema) -> OwnTask:
         """The task that reads rows as a checkpoint's training data was read."""
@@ -140,15 +105,15 @@ class OwnTask(Task):
     def locate(self, args: DataArguments, log: Log) -> Source:
         """Read the table and decide what its columns are for."""
         table = self.reader.read(args, log)
-        o = args.options
-        row_id, split = ("" if o[name] == NONE and NONE not in table.rows else o[name] for name in ("id_column", "split_column"))
+        o = options_of(args, OwnOptions)
+        row_id, split = ("" if name == NONE and NONE not in table.rows else name for name in (o.id_column, o.split_column))
         known = table.named  # by the reader itself: nothing is guessed
         roles = Roles(
-            o.get("input_column") or known.get("input"),
-            o["label_column"] or known.get("label"),
+            (o.input_column if isinstance(o, InputOptions) else None) or known.get("input"),
+            o.label_column or known.get("label"),
             row_id if row_id is not None else known.get("id"),
             split,
-            o["group_column"],
+            o.group_column,
         )
         columns = assign_roles(table, roles, self.input_type, self.text_columns, self.name, missing_values(args) or MISSING)
         raw = Raw(table, columns)
@@ -249,6 +214,16 @@ class OwnTask(Task):
         if not found or self.input_type != "text":
             return None
         return f"{len(found):,} inputs are texts such as {found[0]!r}, read as they are (--missing_values if they mean no value)"
+
+
+def _check(options: OwnOptions) -> None:
+    """Refuse names that are not known."""
+    known: list[tuple[str, str | None, tuple[str, ...]]] = [("missing", options.missing, MISSING_POLICIES)]
+    if isinstance(options, InputOptions):
+        known.append(("standardise", options.standardise, STANDARDISE))
+    for name, value, names in known:
+        if value is not None and value not in names:
+            raise FPTError(f"--{name} {value!r} must be {', '.join(names[:-1])} or {names[-1]}")
 
 
 def _kind_of_files(cells: Sequence[Any]) -> str | None:

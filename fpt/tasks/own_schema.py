@@ -1,21 +1,49 @@
-"""The columns of a user's own data, and what reads a cell of them."""
+"""The columns of a user's own data, what their cells hold, and what reads them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from fpt.args import DataArguments
+from fpt.args import DataArguments, arg
 from fpt.data.labels import Labels
 from fpt.data.numerals import decimal_of, is_missing
+from fpt.data.own_options import OwnOptions
 from fpt.data.schema import NUMBERS, ColumnSchema, Schema
 from fpt.data.sorting import Raw, missing_values
 from fpt.data.table import Table, cell_text
+from fpt.options import options_of
+from fpt.tasks.audio import AudioOptions
+from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP, ResizeOptions
 from fpt.text.log import Log
 
+Own = TypeVar("Own", bound=OwnOptions)
 
-class Reader(ABC):
+
+@dataclass
+class InputOptions(AudioOptions, ResizeOptions):
+    """What the input columns hold, and how pictures and sounds become tokens."""
+
+    _argument_group_name = "input of a table"
+    input_column: str | None = arg(
+        None, "Column with the input, for --input_type numbers several separated by commas; a usual name when not given."
+    )
+    numbers_per_token: int = arg(1, "For --input_type numbers: how many make one token.")
+    standardise: str | None = arg(
+        None, "For numbers: each number by its own mean and deviation, or all by one; each where rows are equally long."
+    )
+    decimal: str | None = arg(None, "Decimal separator of numbers written as text, . or , ; what the cells show when not given.")
+    image_size: int = arg(32, "For images: they are resized to this height and width in pixels.")
+    patch_size: int | None = arg(  # type: ignore[assignment]
+        None, "For images: side of a patch in pixels (4); for audio with --features raw: samples (80)."
+    )
+    patch_overlap: int = arg(0, f"For images: {OVERLAP_HELP}")
+    gray: bool = arg(False, "For images: one gray channel instead of three colors.")
+    background: str = arg("white", f"For images: {BACKGROUND_HELP}")
+
+
+class Reader(ABC, Generic[Own]):
     """Where a user's data is.
 
     Attributes:
@@ -41,28 +69,32 @@ class Reader(ABC):
             FPTError: it is not there, or can't be read.
         """
 
-    def input_type(self, options: dict[str, Any]) -> str:
+    def completed(self, options: Own) -> Own:
+        """The options with what depends on the type of the input, or only the data says."""
+        return options
+
+    @abstractmethod
+    def input_type(self, options: Own) -> str:
         """What the input is, from the options or from the data."""
-        return options["input_type"]
 
 
 def start_schema(raw: Raw, args: DataArguments, input_type: str) -> Schema:
     """The schema before any cell is read: the decimal separator is one for the whole file."""
-    o = args.options
+    o = options_of(args, OwnOptions)
+    decimal, standardise = (o.decimal, o.standardise) if isinstance(o, InputOptions) else (None, None)
     numeric = [c.name for c in raw.columns if c.role == "label" or (c.role == "input" and input_type == NUMBERS)]
-    if o["label_type"] in ("classes", "multilabel") or raw.table.kinds.get(raw.column("label") or "") == "classes":
+    if o.label_type in ("classes", "multilabel") or raw.table.kinds.get(raw.column("label") or "") == "classes":
         numeric = [name for name in numeric if name != raw.column("label")]
     # Commas between unquoted cells leave the point to be the decimal separator.
     points = raw.table.format.get("delimiter") != "comma"
     cells = {name: list(raw.table.rows[name]) for name in numeric}
-    decimal = decimal_of(cells, o.get("decimal"), raw_name(raw), doubt_points=points)
     return Schema(
         raw.columns,
         raw.table.format,
-        decimal=decimal,
-        missing=o["missing"],
+        decimal=decimal_of(cells, decimal, raw_name(raw), doubt_points=points),
+        missing=o.missing,
         missing_values=missing_values(args),
-        standardise=o.get("standardise") or "each",
+        standardise=standardise or "each",
     )
 
 

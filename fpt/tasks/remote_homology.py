@@ -34,6 +34,7 @@ from fpt.errors import FPTError
 from fpt.files.whole import new_folder
 from fpt.flags.checks import check_known
 from fpt.optional import need
+from fpt.options import options_of
 from fpt.outputs import Classes
 from fpt.tasks.base import SPLITS, TASKS, Examples, Source, rejected_rows
 from fpt.tasks.sources import Download, Ladder
@@ -179,7 +180,8 @@ class RemoteHomology(TextTask):
 
     def locate(self, args: DataArguments, log: Log) -> Source:
         """--data_dir, an earlier download, the download from TAPE."""
-        names = ["remote_homology_train", "remote_homology_valid", f"remote_homology_test_{args.options['holdout']}_holdout"]
+        holdout = options_of(args, HomologyOptions).holdout
+        names = ["remote_homology_train", "remote_homology_valid", f"remote_homology_test_{holdout}_holdout"]
         put = f"{', '.join(names)} (.json or .lmdb) into DIR"
         ladder = Ladder(self.name, partial(_files, names=names), _read, put, downloads="tape")
 

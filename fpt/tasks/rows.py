@@ -21,9 +21,11 @@ from fpt.data.table import cell_text, printable
 from fpt.errors import FPTError
 from fpt.files.whole import fs_name
 from fpt.inputs import Patches
+from fpt.options import options_of
 from fpt.tasks.audio import AudioTask
-from fpt.tasks.images import ImageTask, encode_each, read_file
+from fpt.tasks.images import ImageTask, ResizeOptions, encode_each, read_file
 from fpt.tasks.own import OwnTask
+from fpt.tasks.own_schema import InputOptions
 from fpt.tasks.text import Letters, Smiles, Text, TextTask
 from fpt.text.log import Log
 
@@ -35,7 +37,7 @@ class TextRows(OwnTask, TextTask):
 
     input_types = tuple(TEXTS)
 
-    def set_up(self, options: dict[str, Any]) -> None:
+    def set_up(self) -> None:
         """With the tokenizer and the splits of the type."""
         self.modality = TEXTS[self.input_type]
         if self.input_type == "smiles":
@@ -86,7 +88,7 @@ class NumberRows(OwnTask):
         found: list[Any] = []
         reasons = []
         if len(schema.inputs) == 1:
-            schema = schema.with_lists(list(raw.table.rows[schema.inputs[0]]), args.options.get("decimal") is not None)
+            schema = schema.with_lists(list(raw.table.rows[schema.inputs[0]]), options_of(args, InputOptions).decimal is not None)
         for record in raw.table.rows[schema.inputs].to_dict("records"):
             try:
                 found.append(_complete(schema.numbers(record), schema))
@@ -96,7 +98,7 @@ class NumberRows(OwnTask):
                 reasons.append(str(error))
         widths = {len(sample) for sample in found if sample is not None}
         schema = replace(schema, width=widths.pop() if len(widths) == 1 else None)
-        if schema.width is None and args.options["standardise"] is None:
+        if schema.width is None and options_of(args, InputOptions).standardise is None:
             schema = replace(schema, standardise="all")
         elif schema.width is None and schema.standardise == "each":
             raise FPTError("--standardise each needs rows of equally many numbers; pass --standardise all")
@@ -129,11 +131,12 @@ class NumberRows(OwnTask):
 
     def dim(self, args: DataArguments) -> int:
         """Numbers in a token."""
-        if args.options["numbers_per_token"] < 1:
+        numbers = options_of(args, InputOptions).numbers_per_token
+        if numbers < 1:
             raise FPTError("--numbers_per_token must be at least 1")
         if args.longest < 1:
             raise FPTError(f"--max_length {args.longest} leaves no token")
-        return args.options["numbers_per_token"]
+        return numbers
 
     def input(self, args: DataArguments) -> Patches:
         """Numbers that are standardised already."""
@@ -231,10 +234,11 @@ class PictureRows(FileRows, ImageTask):
 
     def shape(self, args: DataArguments) -> tuple[int, int, int]:
         """As the options say."""
-        size = args.options["image_size"]
+        o = options_of(args, ResizeOptions)
+        size = o.image_size
         if not 1 <= size <= 1024:
             raise FPTError(f"--image_size {size} must be between 1 and 1024")
-        return size, size, 1 if args.options["gray"] else 3
+        return size, size, 1 if o.gray else 3
 
 
 class SoundRows(FileRows, AudioTask):

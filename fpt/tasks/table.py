@@ -6,21 +6,21 @@ audio files. docs/your-data.md has the rules by which files are read and columns
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments, arg
 from fpt.data.files import class_name, read_table
+from fpt.data.own_options import OwnOptions
 from fpt.data.schema import SPLIT
 from fpt.data.table import Table, TableOptions, frame_of, printable
 from fpt.errors import FPTError
 from fpt.files.whole import user_path
-from fpt.tasks.audio import AudioOptions
+from fpt.options import options_of
 from fpt.tasks.base import TASKS
-from fpt.tasks.images import BACKGROUND_HELP, OVERLAP_HELP
-from fpt.tasks.own import OwnOptions, OwnTask
-from fpt.tasks.own_schema import Reader
+from fpt.tasks.own import OwnTask
+from fpt.tasks.own_schema import InputOptions, Reader
 from fpt.tasks.rows import TextRows
 from fpt.text.log import Log
 from fpt.untrusted.pretrained import announce
@@ -29,28 +29,6 @@ from fpt.untrusted.pretrained import announce
 DATA_FILES = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".txt"}
 # Sides of a patch: pixels of a picture, samples of a sound.
 PATCH_SIZES = {"image": 4, "audio": 80}
-
-
-@dataclass
-class InputOptions(AudioOptions):
-    """What the input columns hold, and how pictures and sounds become tokens."""
-
-    _argument_group_name = "input of a table"
-    input_column: str | None = arg(
-        None, "Column with the input, for --input_type numbers several separated by commas; a usual name when not given."
-    )
-    numbers_per_token: int = arg(1, "For --input_type numbers: how many make one token.")
-    standardise: str | None = arg(
-        None, "For numbers: each number by its own mean and deviation, or all by one; each where rows are equally long."
-    )
-    decimal: str | None = arg(None, "Decimal separator of numbers written as text, . or , ; what the cells show when not given.")
-    image_size: int = arg(32, "For images: they are resized to this height and width in pixels.")
-    patch_size: int | None = arg(  # type: ignore[assignment]
-        None, "For images: side of a patch in pixels (4); for audio with --features raw: samples (80)."
-    )
-    patch_overlap: int = arg(0, f"For images: {OVERLAP_HELP}")
-    gray: bool = arg(False, "For images: one gray channel instead of three colors.")
-    background: str = arg("white", f"For images: {BACKGROUND_HELP}")
 
 
 @dataclass
@@ -77,7 +55,7 @@ class HubArguments(InputOptions, OwnOptions):
     hub_config: str | None = arg(None, "Configuration (subset) of the dataset, where it has several.")
 
 
-class FileReader(Reader):
+class FileReader(Reader[TableArguments]):
     """One file."""
 
     kind = "csv"
@@ -94,17 +72,20 @@ class FileReader(Reader):
         if not path.is_file():
             raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such file")
         log(f"{self.kind}:{path}")
-        o = args.options
-        table = read_table(path, TableOptions(o["delimiter"], o["encoding"], o["sheet"]))
+        o = options_of(args, TableArguments)
+        table = read_table(path, TableOptions(o.delimiter, o.encoding, o.sheet))
         table.folder = path.absolute().parent
         return table
 
-    def input_type(self, options: dict[str, Any]) -> str:
-        options["patch_size"] = options["patch_size"] or PATCH_SIZES.get(options["input_type"], 4)
-        return options["input_type"]
+    def completed(self, options: TableArguments) -> TableArguments:
+        """With the size of a patch that suits the input."""
+        return replace(options, patch_size=options.patch_size or PATCH_SIZES.get(options.input_type, 4))
+
+    def input_type(self, options: TableArguments) -> str:
+        return options.input_type
 
 
-class HubReader(Reader):
+class HubReader(Reader[HubArguments]):
     """A dataset of the Hub, or a folder that `datasets` loads."""
 
     kind = "hub"
@@ -147,24 +128,27 @@ class HubReader(Reader):
         assert not isinstance(parts, IterableDatasetDict)
         return parts
 
-    def input_type(self, options: dict[str, Any]) -> str:
+    def completed(self, options: HubArguments) -> HubArguments:
+        """With the type of the input as the features of the dataset say, and the size of a patch that suits it."""
+        input_type = self.input_type(options)
+        return replace(options, input_type=input_type, patch_size=options.patch_size or PATCH_SIZES.get(input_type, 4))
+
+    def input_type(self, options: HubArguments) -> str:
         """As given, or as the features of the dataset say."""
-        if options["input_type"] is None:
-            config = options["hub_config"]
-            parts = self._opened[config] = self._opened.get(config) or self._load(config)
-            kinds = _kinds(next(iter(parts.values())).features)
-            named = options["input_column"]
-            files = {kind for name, kind in kinds.items() if kind in PATCH_SIZES and named in (None, name)}
-            options["input_type"] = files.pop() if len(files) == 1 else "text"
-        options["patch_size"] = options["patch_size"] or PATCH_SIZES.get(options["input_type"], 4)
-        return options["input_type"]
+        if options.input_type is not None:
+            return options.input_type
+        config = options.hub_config
+        parts = self._opened[config] = self._opened.get(config) or self._load(config)
+        kinds = _kinds(next(iter(parts.values())).features)
+        files = {kind for name, kind in kinds.items() if kind in PATCH_SIZES and options.input_column in (None, name)}
+        return files.pop() if len(files) == 1 else "text"
 
     def read(self, args: DataArguments, log: Log) -> Table:
         """All splits; their names are in the column ``__split__``."""
         log(f"{self.where} with datasets")
         records: list[dict[str, Any]] = []
         kinds: dict[str, str] = {}
-        config = args.options["hub_config"]
+        config = options_of(args, HubArguments).hub_config
         # Not kept any longer: the task goes to other processes.
         parts = self._opened.pop(config, None) or self._load(config)
         for name, part in parts.items():

@@ -71,7 +71,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     log = partial(say, accelerator)
     check_together(args, accelerator)
     # The task's own options with their defaults, so that a continuation can be held against them.
-    shared = {**as_dict(data), "options": resolved.options, **as_dict(model_args)}
+    shared = {**as_dict(data), "options": resolved.stored_options(), **as_dict(model_args)}
     shared["global_batch_size"] = args.per_device_batch_size * accelerator.num_processes
     arguments = [cast(Arguments, {**shared, **as_dict(own)}) for own in each]
     for own, told in zip(each, arguments, strict=True):
