@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import golden
@@ -47,7 +49,15 @@ def test_checkpoints_are_read_and_scored_as_they_were(name: str, place: Path) ->
 
 
 # What later versions added, with the value that stands for a record without it.
-ADDED = {"environments": None, "kmers": None, "side_buckets": 4096, "tokens": "all", "sample_vector": None, "readout": "last"}
+ADDED = {
+    "augment_each_epoch": False,
+    "environments": None,
+    "kmers": None,
+    "side_buckets": 4096,
+    "tokens": "all",
+    "sample_vector": None,
+    "readout": "last",
+}
 
 
 def without_added(after: object, before: object) -> object:
@@ -68,6 +78,15 @@ def test_records_are_written_as_they_were_read(name: str) -> None:
     before, after = json.loads((folder / "results.json").read_text()), read_results(folder).to_dict()
     assert list(after) == list(before)
     assert without_added(json.loads(json.dumps(after)), before) == before
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_process_that_has_read_nothing_else_reads_a_checkpoint(name: str) -> None:
+    folder = golden.FOLDER / name / "checkpoint"
+    code = f"import pathlib, fpt.checkpoint; print(fpt.checkpoint.read_config(pathlib.Path({str(folder)!r})).model)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=golden.FOLDER.parents[1], timeout=120)
+    assert out.returncode == 0, out.stderr[-2000:]
+    assert out.stdout.strip() == json.loads((folder / "config.json").read_text())["model"]
 
 
 def test_test_scores_are_added_to_a_checkpoint_and_nothing_else_changes(tmp_path: Path) -> None:

@@ -300,6 +300,7 @@ def _parse(values: Any) -> CheckpointConfig:
     needed = [f for f in ("task", "input", "output", "core", "data", "training", "model_sha256") if f not in values]
     if needed:
         raise FPTError(f"it lacks {', '.join(needed)}; it was not written by train.py")
+    list(MODELS)  # a model may bring its own kind of input
     read: dict[str, Any] = {
         "input": _one_of(INPUTS, values["input"], "input"),
         "output": _one_of(OUTPUTS, values["output"], "output"),
