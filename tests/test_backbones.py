@@ -478,3 +478,13 @@ def test_inspect_as_a_user_calls_it(folders, data_dir: Path) -> None:
     assert out.returncode == 0, out.stderr
     assert "gpt2-xl, 48 layers of width 1600, on cyp3a4; --tune lora" in out.stdout
     assert "\nlora " in out.stdout
+
+
+@pytest.mark.parametrize("name", ["fetch", "read_config", "open_model"])
+def test_a_bug_is_not_told_as_a_missing_backbone(name: str, llama_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AttributeError("a slip of ours")
+
+    monkeypatch.setattr(f"fpt.backbones.loading.pretrained.{name}", broken)
+    with pytest.raises(AttributeError, match="a slip of ours"):
+        load_backbone(BackboneSpec(str(llama_dir)))

@@ -34,6 +34,7 @@ from fpt.backbones.base import (
 )
 from fpt.backbones.none import NoneConfig
 from fpt.backbones.weights import Weights, _seeded, draw
+from fpt.blame import is_bug
 from fpt.data.open_tokenizer import find_tokenizer
 from fpt.errors import FPTError, did_you_mean
 from fpt.files.whole import cache_home, new_folder, sha256_file, user_path
@@ -148,7 +149,9 @@ def core_config(spec: BackboneSpec) -> PreTrainedConfig:
         config = pretrained.read_config(pretrained.fetch(where, spec.revision, weights=False))
     except FPTError:
         raise
-    except Exception as error:
+    except Exception as error:  # of any kind: network, files, formats, configurations
+        if is_bug(error):
+            raise
         raise FPTError(_why_not(spec.name, names, error)) from error
     check_layers(config, spec.name)
     return config
@@ -228,8 +231,10 @@ def _pretrained(spec: BackboneSpec, log: Log, weights: Weights) -> Loaded:
         return *load_pretrained(str(path) if path.is_dir() else spec.name, spec.revision), None
     except FPTError:
         raise
-    except Exception as error:
-        raise FPTError(_why_not(spec.name, names, error)) from None
+    except Exception as error:  # as above
+        if is_bug(error):
+            raise
+        raise FPTError(_why_not(spec.name, names, error)) from error
 
 
 def _random(spec: BackboneSpec, log: Log, weights: Weights) -> Loaded:

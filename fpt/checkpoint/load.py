@@ -7,8 +7,6 @@ its weights and held against the header of the file of weights; only then memory
 from __future__ import annotations
 
 import contextlib
-import os
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +23,12 @@ from fpt.backbones.base import DTYPES, RUN, Backbone, BackboneSpec, family_of
 from fpt.backbones.loading import SOURCES, Loaded, build_from_config, config_from_dict, load_backbone, shorten
 from fpt.backbones.meta import backbone_of_config, empty_backbone
 from fpt.backbones.weights import Weights
+from fpt.blame import SLIPS, is_bug
 from fpt.checkpoint.config import CONFIG, WEIGHTS, CheckpointConfig, read_config
 from fpt.checkpoint.header import check_header, check_tensors, read_header
 from fpt.checkpoint.remote import is_hub_name, pull
 from fpt.data.open_tokenizer import open_tokenizer
-from fpt.errors import ROOT, FPTError
+from fpt.errors import FPTError
 from fpt.files.disk import refusals
 from fpt.files.whole import read_stably, user_path, whole_folder
 from fpt.inputs import Tokens
@@ -42,9 +41,6 @@ from fpt.text.log import Log, silent
 LONGEST_CHAIN = 8
 # What values that make no sense end in, in libraries and in our own checks.
 REFUSALS = (ValueError, RuntimeError, ArithmeticError, OSError, SafetensorError, StrictDataclassError)
-# What they end in within a library that does not check them; of ours these are bugs.
-SLIPS = (TypeError, LookupError, AttributeError, AssertionError, ImportError)
-LIBRARIES, STANDARD_LIBRARY = Path(torch.__file__).parents[1], Path(os.__file__).parent
 
 
 def find_checkpoint(path: str, log: Log = silent) -> Path:
@@ -163,23 +159,9 @@ def understood(folder: Path) -> Iterator[None]:
     except MemoryError as error:
         raise FPTError(f"there is not enough memory for the model of {folder}") from error
     except (*REFUSALS, *SLIPS) as error:
-        if isinstance(error, SLIPS) and not _of_a_library(error):
+        if is_bug(error):
             raise
         raise FPTError(f"{folder / CONFIG} can't be understood ({_short(error)}); copy the checkpoint again") from error
-
-
-def _of_a_library(error: BaseException) -> bool:
-    """Whether it was a library that failed, and not code of ours; who asks for a missing attribute is who fails."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_relative_to(ROOT / "fpt"):
-            return False
-        if path.is_relative_to(LIBRARIES):
-            if frame.name not in ("__getattr__", "__getattribute__"):
-                return True
-        elif not path.is_relative_to(STANDARD_LIBRARY):
-            return False
-    return False
 
 
 @dataclass(frozen=True)

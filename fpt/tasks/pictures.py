@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fpt.blame import is_bug
+
 # What Pillow logs about a damaged file is in the reason why it is refused; without a handler, it would be printed as well.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -73,6 +75,8 @@ def decode(data: bytes, height: int, width: int, channels: int, background: str 
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        if is_bug(error):
+            raise
         raise ValueError(f"no readable image ({_reason(error, data)})") from error
 
 
