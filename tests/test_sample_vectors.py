@@ -112,6 +112,11 @@ def test_a_run_with_vectors_is_scored_again_and_predicts(
         ("--dataset cyp3a4 --sample_vector counts --side_width 8", "--side_width is not read"),
         ("--dataset cyp3a4 --side_dropout 0.1", "--side_dropout is not read"),
         ("--dataset cyp3a4 --sample_vector bits", "bits"),
+        ("--dataset cyp3a4 --backbone none --num_layers 2", "--num_layers is not read: --backbone none has no layers"),
+        (
+            "--dataset cyp3a4 --backbone none:bert --core_dtype bf16",
+            "--core_dtype is not read: --backbone none:bert has no layers",
+        ),
     ],
 )
 def test_flags_that_nothing_reads_are_refused(words: str, why: str) -> None:

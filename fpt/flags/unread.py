@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fpt.args import DataArguments, ModelArguments, Training, as_dict
-from fpt.backbones.base import RANDOM, RUN, backbone_names, is_drawn
+from fpt.backbones.base import NONE, RANDOM, RUN, backbone_names, is_drawn
 from fpt.data.own_options import OwnOptions
 from fpt.errors import FPTError
 from fpt.models.base import MODELS, Estimator, Model
@@ -94,6 +94,9 @@ def _unread_by_model(model: Model, args: ModelArguments, given: Collection[str])
 
 def _unread_by_backbone(name: str, given: Collection[str]) -> Reasons:
     reasons = {}
+    if name == "none" or name.startswith(NONE):
+        own = ("num_layers", "core_dtype", "core_dropout", "activation_checkpointing", "lora_rank", "lora_alpha")
+        reasons = {flag: f"--backbone {name} has no layers" for flag in own if flag in given}
     if "backbone_seed" in given and not is_drawn(name):
         reasons["backbone_seed"] = f"it is for random backbones; --backbone {name} has weights"
     path = Path(name).expanduser()
