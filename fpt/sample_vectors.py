@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,16 +75,27 @@ def standardised(vectors: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
     return ((vectors - mean) / std).nan_to_num(0.0, posinf=FARTHEST, neginf=-FARTHEST).clamp(-FARTHEST, FARTHEST)
 
 
-def measured(vectors: np.ndarray, plain: int) -> SampleVector:
-    """Return the record of the training split's vectors (samples, dim), of which those after `plain` numbers are standardised."""
-    rest = vectors[:, plain:].astype(np.float64)
-    there = np.isfinite(rest)
-    count = np.maximum(there.sum(axis=0), 1)
-    mean = np.where(there, rest, 0).sum(axis=0) / count
-    std = np.sqrt(np.where(there, (rest - mean) ** 2, 0).sum(axis=0) / count)
-    # A number that never changes says nothing, whatever it is divided by.
-    std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
-    means, stds = [0.0] * plain + mean.tolist(), [1.0] * plain + std.tolist()
-    numbers = standardised(torch.from_numpy(vectors), torch.tensor(means), torch.tensor(stds))
-    length = float(numbers.square().sum(dim=1).mean().sqrt())
-    return SampleVector(plain, tuple(mean.tolist()), tuple(std.tolist()), length or 1.0)
+def measured(read: Callable[[], Iterable[np.ndarray]], plain: int) -> SampleVector:
+    """Return the record of the training split's vectors, of which those after `plain` numbers are standardised.
+
+    Args:
+        read: gives them in batches (samples, dim) fp32, each time anew; memory does not grow with their number.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    scaler, dim = StandardScaler(), 0
+    for batch in read():
+        dim = batch.shape[1]
+        if dim > plain:
+            scaler.partial_fit(batch[:, plain:].astype(np.float64))
+    mean, std = np.zeros(0), np.ones(0)
+    if dim > plain:
+        mean, std = np.nan_to_num(scaler.mean_), np.sqrt(np.nan_to_num(scaler.var_))
+        # A number that never changes says nothing, whatever it is divided by.
+        std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
+    means, stds = torch.tensor([*[0.0] * plain, *mean]), torch.tensor([*[1.0] * plain, *std])
+    count, squares = 0, 0.0
+    for batch in read():
+        count += len(batch)
+        squares += float(standardised(torch.from_numpy(batch), means, stds).double().square().sum())
+    return SampleVector(plain, tuple(mean.tolist()), tuple(std.tolist()), math.sqrt(squares / count) or 1.0)

@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
 from fpt.data.rejected import rejected_rows
-from fpt.data.samples import numbers
 from fpt.data.tokenizers import vocabulary_size
 from fpt.inputs import Input, Patches, Tokens
 from fpt.sample_vectors import COLUMN, SampleVector, measured
@@ -108,7 +107,12 @@ def describe_vector(args: DataArguments, train: Dataset) -> SampleVector | None:
     """The vector that samples carry, as it is on the training split; None where they carry none."""
     if args.sample_vector is None:
         return None
-    return measured(numbers(train, COLUMN).astype(np.float32), plain_numbers(args.sample_vector))
+    rows = train.select_columns([COLUMN]).with_format("numpy")
+
+    def read() -> Iterator[np.ndarray]:
+        return (np.asarray(batch[COLUMN], dtype=np.float32) for batch in rows.iter(batch_size=SHARD))
+
+    return measured(read, plain_numbers(args.sample_vector))
 
 
 def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -126,7 +126,7 @@ class Best:
 
 
 def train(network: Any, rows: Any, options: ChempropOptions, seed: int, best: Best, score: Any) -> None:
-    """Train a network with lightning, which writes nothing; `best` is told what `score` gives after each epoch."""
+    """Train a network with lightning, without files of its own; `best` gets the scores that `score` computes after each epoch."""
     from chemprop.data import build_dataloader
     from lightning.pytorch import Callback, Trainer
 

@@ -74,7 +74,7 @@ def sides_of(text: str, pieces: Sequence[str], args: DataArguments) -> Sides:
     """The sides of each piece of a text.
 
     Raises:
-        ValueError: they can't be had, and why.
+        ValueError: the text has none, and why.
     """
     if args.environments is not None:
         return environments(text, pieces, args.environments, args.side_buckets)
