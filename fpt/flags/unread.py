@@ -128,24 +128,35 @@ def _unread_by_task(
         reasons["vocab_size"] = f"it is for --tokenizer bpe; {task.name} is cut by {tokenizer}"
     if not isinstance(getattr(task, "modality", None), Smiles):
         of_smiles = ("augment", "augment_each_epoch", "keep_notation", "environments", "tokens", "sample_vector")
-        reasons |= dict.fromkeys(of_smiles, f"it is for SMILES; {task.name} has none")
+        reasons |= dict.fromkeys(of_smiles, _has_none(task, "SMILES", "smiles"))
     elif model.name == "mat":
         reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES, "max_length"), "--model mat reads molecules as graphs")
     if not isinstance(getattr(task, "modality", None), Letters):
-        reasons["kmers"] = f"it is for proteins and nucleotides; {task.name} has none"
+        reasons["kmers"] = _has_none(task, "proteins and nucleotides", "protein")
     if data.environments is None:
         reasons["tokens"] = "it is for SMILES with --environments"
     reasons |= _unread_options(task, options) | _unread_of_file(data)
     return {name: why for name, why in reasons.items() if name in given}
 
 
+def _has_none(task: Task, what: str, input_type: str) -> str:
+    """Why a flag for inputs of a kind is not read; of a user's own data it is the user who says what it holds."""
+    if read_as := getattr(task, "input_type", None):
+        return f"it is for {what}; {task.name} is read as {read_as} (where it holds {what}, give --input_type {input_type})"
+    return f"it is for {what}; {task.name} has none"
+
+
 def _unread_options(task: Task, options: object) -> Reasons:
     """Of the options of a user's own data and of sounds."""
     reasons: Reasons = {}
-    kinds = (("sound", AudioTask, OF_SOUND), ("pictures", ImageTask, OF_PICTURES), ("numbers", NumberRows, OF_NUMBERS))
-    for what, kind, names in kinds:
+    kinds = (
+        ("sound", "audio", AudioTask, OF_SOUND),
+        ("pictures", "image", ImageTask, OF_PICTURES),
+        ("numbers", "numbers", NumberRows, OF_NUMBERS),
+    )
+    for what, input_type, kind, names in kinds:
         if not isinstance(task, kind):
-            reasons |= {name: f"it is for {what}; {task.name} has none" for name in names if hasattr(options, name)}
+            reasons |= {name: _has_none(task, what, input_type) for name in names if hasattr(options, name)}
     if not isinstance(task, AudioTask | ImageTask):
         reasons["patch_size"] = f"it is for pictures and sound; {task.name} has none"
     if isinstance(options, AudioOptions) and isinstance(task, AudioTask):
