@@ -56,8 +56,8 @@ class Frozen(TrainedModel):
         made = [self._made(own, prepared, model_args, tuning, args) for own, args in zip(backbones, each, strict=True)]
         trainable, total = made[0].network.count()
         log(
-            f"backbone: {backbone.spec.name}, {backbone.spec.num_layers or 'no'} layers of width {backbone.hidden_size}, weights sha256"
-            f" {backbone.spec.short_hash}…; input starts at {made[0].input_start}"
+            f"backbone: {backbone.spec.name}, {backbone.spec.num_layers or 'no'} layers of width {backbone.hidden_size}, weights"
+            f" sha256 {backbone.spec.short_hash}…; input starts at {made[0].input_start}"
         )
         log(f"parameters: {trainable:,} trainable ({tuning.label}) of {total:,} ({trainable / total:.2%})")
         if len(made) > 1:
