@@ -97,6 +97,8 @@ def test_models_that_were_trained_on_other_data_are_refused(runs: Path) -> None:
     others = [members(runs)[0], str(runs / "other")]
     with pytest.raises(FPTError, match="can't predict together: the split, the inputs, the tokenizer differ"):
         fpt.load(others)
+    with pytest.raises(FPTError, match="no checkpoint was given"):
+        fpt.load([])
     with pytest.raises(FPTError, match="twice"):
         fpt.load([members(runs)[0], members(runs)[0]])
     with pytest.raises(FPTError, match="is not there"):

@@ -41,8 +41,10 @@ def find_members(checkpoints: Sequence[str], log: Log) -> list[Path]:
     """The folder of each checkpoint.
 
     Raises:
-        FPTError: one is not there, or is named twice.
+        FPTError: there is none, one is not there, or one is named twice.
     """
+    if not checkpoints:
+        raise FPTError("no checkpoint was given; give one or several")
     folders = [find_checkpoint(checkpoint, log) for checkpoint in checkpoints]
     for number, folder in enumerate(folders):
         if any(folder.samefile(other) for other in folders[:number]):
