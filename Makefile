@@ -19,8 +19,10 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-offline.txt con
 
 # Real CYP3A4 on the packaged language backbone, in minutes on two CPU cores. `make quickstart RUN=runs/other` for another folder.
 quickstart: setup
-	$(BIN)/accelerate launch --config_file $(CONFIG) train.py --dataset cyp3a4 --backbone smollm2 --num_layers 8 \
-		--max_steps 500 --eval_steps 125 --learning_rate 1e-3 --output_dir $(RUN)
+	$(BIN)/accelerate launch --config_file $(CONFIG) train.py --dataset cyp3a4 --backbone smollm2 --num_layers 2 \
+		--tokens atoms --environments 2 --sample_vector counts+descriptors --side_dropout 0.3 --readout attention \
+		--learning_rate 3e-3 --weight_decay 0.1 --ema 0.99 --per_device_batch_size 32 --max_steps 400 --eval_steps 100 \
+		--core_dtype bf16 --mixed_precision bf16 --output_dir $(RUN)
 	$(BIN)/python evaluate.py --checkpoint $(RUN)
 
 # Our training beside the peers', on this machine: `make bench DATA=raw PEER=universal-computation` (a clone of the paper's code).

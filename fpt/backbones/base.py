@@ -33,7 +33,7 @@ RANDOM, RUN, NONE = "random:", "run:", "none:"
 MOST_LAYERS = 2_000
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Parts of a backbone: norms, positions, attention, feed-forward, and the rest.
-CORE_PARTS = ("ln", "pos", "attn", "ff", "other")
+BACKBONE_PARTS = ("ln", "pos", "attn", "ff", "other")
 # These few stay in fp32 whatever --core_dtype says: most runs tune them.
 SMALL_PARTS = ("ln", "pos")
 
@@ -151,7 +151,7 @@ class Family:
         return self.hub_ids[name], revision
 
     def parts(self, model: Any) -> dict[str, str]:
-        """The part, one of `CORE_PARTS`, of each of the backbone's parameters by name."""
+        """The part, one of `BACKBONE_PARTS`, of each of the backbone's parameters by name."""
         norms = {prefix for prefix, module in model.named_modules() if is_norm(module)}
 
         def part(name: str) -> str:
