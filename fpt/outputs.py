@@ -45,12 +45,8 @@ class Output(ABC):
         """The labels of a batch as a task has them, in their own unit, made a tensor that `loss` takes."""
 
     @abstractmethod
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        """The mean training loss of a batch, a scalar; `labels` are those that the method of this name gives.
-
-        Args:
-            smoothing: share of a class label that is spread over all classes; other labels have none.
-        """
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean training loss of a batch, a scalar; `labels` are those that the method of this name gives."""
 
     @abstractmethod
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
@@ -120,7 +116,11 @@ class Classes(Output):
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, dtype=np.int64))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.smoothed_loss(logits, labels, 0.0)
+
+    def smoothed_loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+        """As `loss`; `smoothing` is the share of a label that is spread over all classes (arXiv 1512.00567, section 7)."""
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ class Decisions(Output):
     def labels(self, values: Sequence[Any]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, dtype=np.float32))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(logits, labels)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
@@ -259,7 +259,7 @@ class Value(Output):
         standardised = (np.asarray(values, dtype=np.float64) - self.mean) / self.std
         return torch.as_tensor(standardised.astype(np.float32))
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(logits[:, 0], labels)
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:

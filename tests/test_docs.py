@@ -228,6 +228,8 @@ def test_a_run_is_trained_pushed_scored_and_shown(desk: Path, llama_dir: Path, h
     training.max_steps = training.eval_steps = 2
     run(data, model, training)
     shutil.copytree("runs/cyp3a4", "runs/experiments/cyp3a4/small/fpt/seed-1")
+    for seed in (1, 2, 3):
+        shutil.copytree("runs/cyp3a4", f"runs/five/seed-{seed}")
     shutil.copytree(ROOT / "experiments", "experiments")
     asked = [c for c in COMMANDS if re.search(r"evaluate\.py|fpt\.(hub|report|experiment) ", c)]
     done: dict[str, int] = dict.fromkeys(("hub", "evaluate", "report", "experiment"), 0)

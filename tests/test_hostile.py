@@ -369,3 +369,16 @@ def test_a_dataset_of_the_hub_is_fetched_only_when_the_user_says_so(
     with pytest.raises(pytest.fail.Exception, match="fetched"):
         evaluate(EvaluateArguments(checkpoint=str(folder), fetch_data=True))
     assert fetched == [("stranger/data", None)]
+
+
+@pytest.mark.parametrize("value", [2, 2**31, 2**62])
+def test_tokens_of_other_numbers_than_the_model_has_take_no_memory(
+    value: int, good: Path, tmp_path: Path, doors: dict[str, Door]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(good / KINDS["numbers"], folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["data"]["arguments"]["options"]["numbers_per_token"] = value
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(FPTError, match=r"numbers_per_token|tokens of 2 numbers, the model 1"):
+        doors["load"](folder)

@@ -213,7 +213,7 @@ def test_an_evaluation_refuses_before_it_loads_anything(settings, tmp_path: Path
     run(*settings(max_steps=4))
     write_text(tmp_path / "mine.csv", "smiles\nCCO\n")
     os.link(tmp_path / "run" / "results.json", tmp_path / "hard.json")
-    monkeypatch.setattr(evaluation, "load_checkpoint", lambda *args: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(evaluation, "load_members", lambda *args: pytest.fail("a model was loaded"))
     before = contents(tmp_path)
     for name in ("run/results.json", "run/checkpoint/model.safetensors", "run/new.csv", "hard.json", "home/arrow/x", "raw/tdc"):
         for more in ({}, {"predict": str(tmp_path / "mine.csv")}):

@@ -74,7 +74,7 @@ NUMBERS = "--dataset csv:numbers.csv --input_type numbers --input_column x --lab
         ("--dataset csv:nothing.csv --data_dir raw", "there is no such file"),
         ("--dataset csv:empty.csv --input_column text --label_column label", "has a header line and no rows"),
         ("--dataset csv:bytes.csv", "can't be read as a table"),
-        (f"{NUMBERS} --numbers_per_token 0", "--numbers_per_token must be at least 1"),
+        (f"{NUMBERS} --numbers_per_token 0", "--numbers_per_token 0 must be between 1 and 1,048,576"),
         ("--dataset imagefolder:nothing", "there is no such folder"),
         ("--dataset imagefolder:nothing --data_dir raw", "there is no such folder"),
         ("--dataset imagefolder:folder", "holds no files"),

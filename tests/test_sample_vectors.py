@@ -11,7 +11,7 @@ import torch
 from test_sides import train
 
 import fpt
-from fpt.args import DataArguments, ModelArguments
+from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.backbones.base import BackboneSpec
 from fpt.backbones.loading import load_backbone
 from fpt.cli import read_training, refuse_unread
@@ -27,6 +27,7 @@ from fpt.models.tuning import Tuning
 from fpt.outputs import Classes
 from fpt.sample_vectors import SampleVector, VectorToken, measured
 from fpt.tasks.molecules import BITS, plain_numbers, vectors
+from fpt.training import run
 from fpt.training.averaging import Average
 
 OUTPUT = Classes(("no", "yes"))
@@ -156,10 +157,13 @@ def test_averaged_runs_go_on_as_if_never_stopped(tmp_path: Path, llama_dir: Path
     assert again["metrics"] == whole["metrics"]
 
 
-def test_smoothing_is_for_classes() -> None:
+def test_smoothing_is_for_classes(tmp_path: Path) -> None:
     logits, labels = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    plain, smooth = OUTPUT.loss(logits, labels), OUTPUT.loss(logits, labels, 0.2)
+    plain, smooth = OUTPUT.loss(logits, labels), OUTPUT.smoothed_loss(logits, labels, 0.2)
     assert smooth.item() == pytest.approx(0.9 * plain.item() + 0.1 * (plain.item() + 2))
+    training = TrainArguments(label_smoothing=0.1, max_steps=1, output_dir=str(tmp_path / "run"))
+    with pytest.raises(FPTError, match="--label_smoothing softens classes; the labels of bit-xor are of another kind"):
+        run(DataArguments(dataset="bit-xor"), ModelArguments(backbone="none"), training)
 
 
 @pytest.mark.parametrize("name", ["none", "none:random:smollm2", "none:bert"])

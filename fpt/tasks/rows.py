@@ -31,6 +31,9 @@ from fpt.text.log import Log
 
 TEXTS = {"text": Text(), "smiles": Smiles(), "protein": Letters()}
 
+# Of a token; a row that is shorter is filled up to it.
+MOST_NUMBERS = 1 << 20
+
 
 class TextRows(OwnTask, TextTask):
     """Texts, SMILES, proteins or nucleotides."""
@@ -132,8 +135,8 @@ class NumberRows(OwnTask):
     def dim(self, args: DataArguments) -> int:
         """Numbers in a token."""
         numbers = options_of(args, InputOptions).numbers_per_token
-        if numbers < 1:
-            raise FPTError("--numbers_per_token must be at least 1")
+        if not 1 <= numbers <= MOST_NUMBERS:
+            raise FPTError(f"--numbers_per_token {numbers} must be between 1 and {MOST_NUMBERS:,}")
         if args.longest < 1:
             raise FPTError(f"--max_length {args.longest} leaves no token")
         return numbers

@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from fpt.errors import FPTError
+from fpt.outputs import Classes
 from fpt.parallel import any_process, whole_tensor
 from fpt.training import resume, validation
 from fpt.training.monitor import Bar, Report
@@ -96,7 +97,12 @@ def learn(runs: list[Run], found: list[Batch], forward: Forward) -> bool:
 
 def loss_of(run: Run, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """The loss of a batch, which is noted."""
-    loss = run.prepared.output.loss(logits, batch["labels"], run.args.label_smoothing) * run.sampler.weight(run.progress.batch)
+    output, labels = run.prepared.output, batch["labels"]
+    if run.args.label_smoothing and isinstance(output, Classes):
+        loss = output.smoothed_loss(logits, labels, run.args.label_smoothing)
+    else:
+        loss = output.loss(logits, labels)
+    loss = loss * run.sampler.weight(run.progress.batch)
     run.monitor.note(loss)
     return loss
 

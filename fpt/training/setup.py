@@ -21,6 +21,7 @@ from fpt.launching.launched import check_launcher
 from fpt.metrics import score_table
 from fpt.models.base import MODELS, Estimator, TrainedModel
 from fpt.models.fpt import FPT
+from fpt.outputs import Classes
 from fpt.parallel import training_accelerator
 from fpt.results import RESULTS_FILE, Arguments, RunResults
 from fpt.tasks.base import TASKS, resolve
@@ -86,6 +87,8 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
             if not accelerator.is_main_process:
                 raise
             raise FPTError(f"{error} The rows are listed in {list_rejected(error.rows, output)}") from error
+    if args.label_smoothing and not isinstance(prepared.output, Classes):
+        raise FPTError(f"--label_smoothing softens classes; the labels of {task.name} are of another kind: leave it out")
     describe_data(prepared, log)
     with contextlib.ExitStack() as held:
         # A model that is fitted at once never goes on.
