@@ -43,8 +43,9 @@ def task_of(config: CheckpointConfig, folder: Path, **changes: Any) -> tuple[Tas
         if config.data.schema is not None:
             task = task.with_schema(config.data.schema)
         check_arguments(task, arguments)
-        own = task.input(arguments)
-        dim = task.dim(arguments) if own is None else own.dim
-        if type(config.input) is Patches and dim != config.input.dim:
-            raise FPTError(f"{folder}: {task.name} has tokens of {dim} numbers, the model {config.input.dim}")
+        if type(config.input) is Patches:
+            own = task.input(arguments)
+            dim = task.dim(arguments) if own is None else own.dim
+            if dim != config.input.dim:
+                raise FPTError(f"{folder}: {task.name} has tokens of {dim} numbers, the model {config.input.dim}")
     return task, arguments
