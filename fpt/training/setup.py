@@ -14,6 +14,7 @@ from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
 from fpt.checkpoint.remote import check_push, push
 from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
+from fpt.data.prepared import Prepared
 from fpt.errors import FPTError, RejectedRows
 from fpt.files.whole import slug
 from fpt.launching.environment import check_launch
@@ -57,8 +58,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
     """
     started = time.perf_counter()
     check_arguments(args)
-    # First: it finds the DeepSpeed file that the arguments are held against.
-    check_launch()
+    check_launch()  # first: it finds the DeepSpeed file that the arguments are held against
     check_launcher(args, model_args)
     kind = MODELS[model_args.model]
     kind.check(model_args)
@@ -87,8 +87,7 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
             if not accelerator.is_main_process:
                 raise
             raise FPTError(f"{error} The rows are listed in {list_rejected(error.rows, output)}") from error
-    if args.label_smoothing and not isinstance(prepared.output, Classes):
-        raise FPTError(f"--label_smoothing softens classes; the labels of {task.name} are of another kind: leave it out")
+    check_labels(args, prepared)
     describe_data(prepared, log)
     with contextlib.ExitStack() as held:
         # A model that is fitted at once never goes on.
@@ -108,6 +107,16 @@ def run(data: DataArguments, model_args: ModelArguments, args: TrainArguments) -
         f" {results.best_step} of {results.steps}\n{score_table(results.metrics)}\n{speed(results)}; {output / RESULTS_FILE}"
     )
     return results
+
+
+def check_labels(args: TrainArguments, prepared: Prepared) -> None:
+    """Refuse what the labels can't have.
+
+    Raises:
+        FPTError: labels are to be smoothed that are no classes.
+    """
+    if args.label_smoothing and not isinstance(prepared.output, Classes):
+        raise FPTError(f"--label_smoothing softens classes; the labels of {prepared.task.name} are of another kind: leave it out")
 
 
 def speed(results: RunResults) -> str:
