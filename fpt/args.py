@@ -17,6 +17,7 @@ T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")
 SPLITS = ("train", "valid", "test")
 READOUTS = ("last", "mean", "attention")
+VECTORS = ("counts", "descriptors", "counts+descriptors")
 # Those of transformers that need no settings of their own.
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt")
 
@@ -80,7 +81,7 @@ class DataArguments:
         check_ranges(self, environments=checks.Range(0, 8), kmers=checks.Range(1, 64), side_buckets=checks.Range(1, 1 << 22))
         check_known(self, tokens=("all", "atoms"))
         if self.sample_vector is not None:
-            check_known(self, sample_vector=("counts", "descriptors", "counts+descriptors"))
+            check_known(self, sample_vector=VECTORS)
         check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
 
     @property

@@ -76,10 +76,8 @@ def load_checkpoint(
     Raises:
         FPTError: files are damaged, the backbone has other weights or shapes, or is not available.
     """
-    read = _read(folder, log, backbone)
-    with understood(folder):
-        model = _build(read, folder, log)[0]
-    return model.eval(), read.tokenizer, read.config
+    (model,), tokenizer, (config,) = load_checkpoints([folder], log, backbone)
+    return model, tokenizer, config
 
 
 def load_checkpoints(

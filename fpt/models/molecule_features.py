@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,9 +17,6 @@ from fpt.tasks.base import GeneratedTask, Task
 from fpt.tasks.molecules import BITS, descriptors, fingerprints
 from fpt.tasks.text import Smiles
 from fpt.text.log import Log
-
-if TYPE_CHECKING:
-    pass
 
 KINDS = ("bits", "counts", "descriptors", "counts+descriptors")
 # Molecules that a process is handed at once; the descriptors of one take about 10 ms.

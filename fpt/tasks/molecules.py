@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 RADIUS, BITS = 2, 2048
 # Grows exponentially with the number of atoms, up to 1e38 for a peptide: we take its logarithm.
 EXPONENTIAL = "Ipc"
-# What --sample_vector takes: the logarithms of counts stay as they are, descriptors are standardised.
-VECTORS = ("counts", "descriptors", "counts+descriptors")
 
 
 @functools.cache
@@ -89,7 +87,7 @@ def _finite(values: dict[str, Any]) -> np.ndarray:
 
 
 def vectors(smiles: Sequence[str], kind: str) -> np.ndarray:
-    """Vectors (molecules, numbers) fp32 of one of `VECTORS`; counts as log(1 + count).
+    """Vectors (molecules, numbers) fp32 of one of `fpt.args.VECTORS`; counts as log(1 + count).
 
     Raises:
         ValueError: rdkit can't read one.

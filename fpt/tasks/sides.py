@@ -17,8 +17,8 @@ from fpt.args import DataArguments
 from fpt.data.tokenizers import PIECES, encode_texts
 from fpt.errors import FPTError
 from fpt.inputs import Input
-from fpt.optional import need
 from fpt.side_tokens import SideTokens
+from fpt.tasks.molecules import chemistry
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -132,14 +132,11 @@ def _generator(radius: int) -> Any:
 
 def _parsed(smiles: str) -> Chem.Mol | None:
     """The molecule with all atoms of the SMILES, in its order."""
-    need("rdkit", "reading SMILES")
-    from rdkit import Chem, rdBase
-
-    rdBase.DisableLog("rdApp.*")
-    options = Chem.SmilesParserParams()
-    options.removeHs = False  # type: ignore[assignment]  # a property in rdkit, not so in its stubs
+    chem = chemistry()
+    options = chem.SmilesParserParams()
+    options.removeHs = False
     try:
-        return Chem.MolFromSmiles(smiles, options)
+        return chem.MolFromSmiles(smiles, options)
     except RuntimeError:
         return None
 

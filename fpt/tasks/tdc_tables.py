@@ -30,7 +30,7 @@ def read_table(path: Path, label: str = "Y", binary: bool | None = None) -> pd.D
         binary set, else float).
 
     Raises:
-        FPTError: the file is empty, has other columns, or has a label that is no number, or neither 0 nor 1.
+        FPTError: the file is empty, has other columns, or a label is not a number, or is neither 0 nor 1.
     """
     expected = f"expected the columns {', '.join(COLUMNS[0])}, {label}"
     try:
