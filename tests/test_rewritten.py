@@ -26,7 +26,7 @@ from fpt.text.log import silent
 
 def prepared(folder: Path, **data):
     args = DataArguments(dataset=f"csv:{molecules(folder)}", cache_dir=str(folder / "cache"), split="random", **data)
-    args.options = {"input_type": "smiles"}
+    args.given_options = {"input_type": "smiles"}
     return prepare(TASKS[args.dataset], args, 1, silent)
 
 
@@ -104,7 +104,7 @@ def test_what_has_no_smiles_is_refused(tmp_path: Path, llama_dir: Path, monkeypa
     from fpt.training import run
 
     data = DataArguments(dataset=f"csv:{file}", split="random")
-    data.options = {"input_type": "numbers"}
+    data.given_options = {"input_type": "numbers"}
     run(data, ModelArguments(backbone=str(llama_dir)), TrainArguments(max_steps=1, output_dir=str(tmp_path / "run")))
     with pytest.raises(FPTError, match="only SMILES can be written in several ways"):
         evaluate(EvaluateArguments([str(tmp_path / "run")], predict=str(file), output="o.csv", test_time_augment=1))

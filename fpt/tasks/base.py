@@ -261,8 +261,11 @@ def resolve(
 
     Raises:
         FPTError: something was given that the task does not have.
+        TypeError: `args.options` holds something else than the task's own record.
     """
-    is_read = task.options is not None and isinstance(args.options, task.options)
+    is_read = args.options is not None
+    if is_read and not isinstance(args.options, task.options or ()):
+        raise TypeError(f"args.options is {type(args.options).__name__}: arguments by name belong in args.given_options")
     options = task.completed(args.options if is_read else own_options(task.options, args.given_options, task.name))
     task = task.configured(options)
     if args.keep_notation:
