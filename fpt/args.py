@@ -16,7 +16,7 @@ from fpt.flags.checks import check_known, check_ranges, number_list
 T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")
 SPLITS = ("train", "valid", "test")
-READOUTS = ("last", "mean", "attention")
+READOUTS = ("last", "mean", "attention", "all")
 VECTORS = ("counts", "descriptors", "counts+descriptors")
 # Those of transformers that need no settings of their own.
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt")
@@ -132,7 +132,8 @@ class ModelArguments:
     readout: str | None = arg(
         None,
         "What is read of a sequence: last (its last token, which lets the last block compute that one alone), mean (over all"
-        " tokens) or attention (a mean with learned weights); last when not given, and mean for --backbone none.",
+        " tokens), attention (a mean with learned weights) or all (all tokens side by side, for forecasts); last when not given,"
+        " mean for --backbone none, all for forecasts.",
     )
     readout_layers: str | None = arg(None, "Widths of hidden layers of the readout, separated by commas.")
     orthogonal_gain: float | None = arg(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fpt.forecasts import Forecast
 from fpt.outputs import Classes, Output
 
 SPREAD = "spread"
@@ -23,6 +24,8 @@ def spread_of(predictions: Sequence[np.ndarray], output: Output) -> np.ndarray:
     """Standard deviation (samples,) over the models: of the predicted class's probability, of a number, else the mean of all."""
     stack = np.stack(predictions)
     deviations = stack.std(axis=0)
+    if isinstance(output, Forecast):
+        return deviations[:, : output.horizon].mean(axis=1)
     if isinstance(output, Classes):
         return np.take_along_axis(deviations, stack.mean(axis=0).argmax(axis=1)[:, None], axis=1)[:, 0]
     return deviations.mean(axis=1)

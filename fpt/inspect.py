@@ -137,7 +137,7 @@ def empty_run(data: DataArguments, model_args: ModelArguments, args: TrainArgume
     model_args = changed(model_args, **kind.fixed)
     backbone = empty_backbone(spec_of(model_args, args.seed))
     prepared = prepare(TASKS[data.dataset], data, args.seed, print)
-    tuning = tuning_of(model_args, prepared.output.tokens)
+    tuning = tuning_of(model_args, prepared.output)
     check_length(prepared, backbone)
     inputs = with_sides(prepared.input, model_args.side_width, model_args.side_dropout)
     inputs = with_positions(inputs, backbone, model_args.input_positions, longest_sample(prepared))

@@ -12,7 +12,7 @@ from fpt.text.table import plain_table
 
 # Values by metric, None where one is not defined.
 Scores = dict[str, float | None]
-LOWER_IS_BETTER = {"loss", "mae", "rmse"}
+LOWER_IS_BETTER = {"loss", "mae", "rmse", "mse", "mae_units"}
 
 # How far apart log-odds, or numbers in standard deviations, of one input may be: absolute near 0, relative beyond 1. The same
 # samples in batches of other sizes and paddings through a GPT-2 of 6 layers of width 256 were up to 4e-6 (fp32) and 1e-2 (bf16,

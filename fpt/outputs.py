@@ -29,9 +29,11 @@ class Output(ABC):
     Attributes:
         tokens: how many of the last real tokens of a sequence the readout reads.
         size: numbers that it gives for each of them; logits are (batch, tokens * size).
+        default_readout: what ``--readout`` is where it is not given; None leaves that to the backbone.
     """
 
     kind: ClassVar[str]
+    default_readout: ClassVar[str | None] = None
     tokens: int = 1
     size: int
 

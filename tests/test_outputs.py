@@ -47,7 +47,7 @@ def test_numbers_keep_their_digits_from_the_row_to_the_file(mean: float, std: fl
     found = output.metrics(labels, predictions)
     assert found["mae"] == pytest.approx(np.abs(off).mean() * output.std, rel=1e-5)
     assert found["loss"] == pytest.approx((off**2).mean(), rel=1e-5)
-    written = prediction_table(prepared, "test", predictions, labels)
+    written = prediction_table(prepared, "test", [predictions], labels)
     assert [float(text) for text in written.label] == true.tolist()
     assert np.abs(written.prediction.astype(float) - predictions[:, 0]).max() < 1e-7 * output.std
     # What the network learns from has the digits too.

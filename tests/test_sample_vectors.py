@@ -24,7 +24,7 @@ from fpt.inputs import Tokens, input_from_dict
 from fpt.models.fpt import build_model
 from fpt.models.frozen import tuning_of
 from fpt.models.tuning import Tuning
-from fpt.outputs import Classes
+from fpt.outputs import Bits, Classes
 from fpt.sample_vectors import SampleVector, VectorToken, measured
 from fpt.tasks.molecules import BITS, plain_numbers, vectors
 from fpt.training import run
@@ -170,10 +170,10 @@ def test_smoothing_is_for_classes(tmp_path: Path) -> None:
 def test_no_backbone_reads_the_mean_of_its_input(name: str) -> None:
     width = load_backbone(BackboneSpec("none")).hidden_size
     assert width == 768
-    tuning = tuning_of(ModelArguments(backbone=name), 1)
+    tuning = tuning_of(ModelArguments(backbone=name), OUTPUT)
     assert tuning.readout == "mean"
-    assert tuning_of(ModelArguments(backbone=name), 5).readout == "last"
-    assert tuning_of(ModelArguments(backbone=name, readout="last"), 1).readout == "last"
+    assert tuning_of(ModelArguments(backbone=name), Bits(1, tokens=5)).readout == "last"
+    assert tuning_of(ModelArguments(backbone=name, readout="last"), OUTPUT).readout == "last"
 
 
 def test_a_control_without_a_backbone_is_trained_scored_and_loaded(tmp_path: Path, llama_dir: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from datasets import Dataset
-
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
-from fpt.data.samples import numbers
 from fpt.tasks.base import Task
 from fpt.text.log import Log
 
@@ -20,9 +17,10 @@ def describe_data(prepared: Prepared, log: Log) -> None:
             log(f"  {line}")
         log(f"  made      {prepared.split_method} split, seed {manifest.request.split_seed}")
     parts = []
-    for split, rows in prepared.splits.items():
-        labels = f" ({prepared.output.describe(numbers(rows, 'label'))})" if isinstance(rows, Dataset) else ""
-        parts.append(f"{split} {len(rows):,}{labels}")
+    for split in prepared.splits:
+        labels = prepared.labels(split)
+        about = f" ({prepared.output.describe(labels)})" if labels is not None else ""
+        parts.append(f"{split} {len(prepared.samples(split)):,}{about}")
     kind = f"vocabulary {len(prepared.tokenizer)}" if prepared.tokenizer else f"tokens of {prepared.input.dim} numbers"
     log(f"{name}: {', '.join(parts)}; {kind}")
     for line in manifest.notes:

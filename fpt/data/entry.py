@@ -17,6 +17,7 @@ from fpt.data.prepared import Prepared
 from fpt.data.rejected import check_rejected
 from fpt.data.samples import numbers
 from fpt.data.tokenizers import TRAINED, build_tokenizer, open_tokenizer
+from fpt.data.window_samples import count_windows
 from fpt.errors import FPTError
 from fpt.files.disk import reason, remove
 from fpt.files.tables import read_csv, write_csv
@@ -97,7 +98,7 @@ def describe_entry(
         input=inputs,
         output=examples.output,
         primary_metric=primary,
-        rows={name: len(rows) for name, rows in arrows.items()},
+        rows={name: count_windows(rows) or len(rows) for name, rows in arrows.items()},
         unused=len(examples.unused),
         cut_to_max_length=_count(arrows, "cut"),
         with_unknown_tokens=_count(arrows, "unknown"),
@@ -172,6 +173,8 @@ def _check_classes(train: Dataset, output: Output, source: Source) -> None:
 def _primary_metric(task: Task, output: Output, valid: Dataset) -> tuple[str, str | None]:
     """The metric that picks the model, and why it is not the usual one where the validation labels do not allow that."""
     usual = task.primary_metric or output.default_metric
+    if "label" not in valid.column_names:  # of windows, which are cut from a series as they are read
+        return usual, None
     why = output.undefined(usual, numbers(valid, "label"))
     if why is None:
         return usual, None

@@ -24,6 +24,10 @@ class Samples(torch.utils.data.Dataset, ABC):
 
     lengths: np.ndarray
 
+    def restored(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (samples, columns) of all samples, in the unit of their labels."""
+        return predictions
+
     def start_epoch(self, epoch: int) -> None:
         """Choose the epoch; samples may differ from one to another."""
         self.epoch = epoch

@@ -59,6 +59,10 @@ class _Listed(list):
     def lengths(self) -> list[int]:
         return [sample["length"] for sample in self]
 
+    def restored(self, predictions: np.ndarray) -> np.ndarray:
+        """They are in the unit of the labels."""
+        return predictions
+
 
 def read_inputs(
     path: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,10 @@ from datasets import Dataset
 
 from fpt.data.batches import SortedBatchSampler, fed, make_loader
 from fpt.data.prepared import Prepared
-from fpt.data.samples import numbers
-from fpt.ensemble import mean_prediction
+from fpt.data.window_samples import WindowSamples
+from fpt.ensemble import SPREAD, mean_prediction, spread_of
 from fpt.errors import FPTError
+from fpt.evaluation.values import value_table
 from fpt.inputs import Input
 from fpt.metrics import RESOLUTION, RESOLUTIONS
 from fpt.outputs import Output
@@ -33,7 +35,7 @@ def predict(
     """Run a prepared model over samples, each once, in batches of like length that depend on nothing else.
 
     Args:
-        samples: a dataset with ``lengths``.
+        samples: as `fpt.data.samples.Samples`.
         batch_size: samples of a batch on each process.
 
     Returns:
@@ -58,7 +60,7 @@ def predict(
     assert len(order) == len(samples)
     whole = torch.cat([p for _, parts, _ in found for p in parts]).numpy()[order]
     theirs = [label for _, _, parts in found for label in parts]
-    return whole, np.asarray(theirs)[order] if theirs else None
+    return samples.restored(whole), np.asarray(theirs)[order] if theirs else None
 
 
 def check_finite(predictions: np.ndarray) -> None:
@@ -86,8 +88,8 @@ def predict_split(
     if isinstance(rows, Dataset) and "variants" in rows.column_names:
         prepared = replace(prepared, splits={split: rows.remove_columns("variants")})
     predictions, labels = predict(model, prepared.samples(split), prepared.input, prepared.output, batch_size, accelerator)
-    if isinstance(rows, Dataset):
-        labels = numbers(rows, "label")
+    stored = prepared.labels(split)
+    labels = labels if stored is None else stored
     assert labels is not None
     each = [predictions]
     for number in range(writings):
@@ -106,10 +108,18 @@ def resolution_of(model: torch.nn.Module, accelerator: Accelerator) -> float:
     return max(RESOLUTIONS.get(kind, RESOLUTION) for kind in kinds)
 
 
-def prediction_table(prepared: Prepared, split: str, predictions: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """Predictions of a split as a table: columns id and label, and those of the output."""
-    rows, output = prepared.splits[split], prepared.output
-    ids = list(rows["id"]) if isinstance(rows, Dataset) else list(range(len(rows)))
+def prediction_table(prepared: Prepared, split: str, each: Sequence[np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+    """Predictions of a split as a table: columns id and label, those of the output, and of several models ``spread``.
+
+    Of forecasts it has a row for each value ahead of the windows that do not overlap, see `fpt.evaluation.values`.
+
+    Args:
+        each: predictions of each model; their mean is written.
+    """
+    output, samples, predictions = prepared.output, prepared.samples(split), mean_prediction(each)
+    if isinstance(samples, WindowSamples):
+        return value_table(samples, each, labels)
     shown = [output.shown(label) for label in labels]
     cells = pd.DataFrame([output.cells(p) for p in predictions], columns=output.columns())
-    return pd.concat([pd.DataFrame({"id": ids, "label": shown}), cells], axis=1)
+    table = pd.concat([pd.DataFrame({"id": prepared.ids(split), "label": shown}), cells], axis=1)
+    return table.assign(**{SPREAD: [f"{value:.6g}" for value in spread_of(each, output)]}) if len(each) > 1 else table

@@ -15,12 +15,14 @@ from fpt.checkpoint.load import understood
 from fpt.ensemble import SPREAD
 from fpt.errors import FPTError
 from fpt.evaluation.files import as_rows, predict_file
+from fpt.evaluation.forecasts import forecast, frame_history
 from fpt.evaluation.members import check_alike, find_members, load_members
 from fpt.evaluation.task import task_of
 from fpt.files.whole import read_stably
 from fpt.models.base import Network
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import GeneratedTask, Task
+from fpt.tasks.forecast import ForecastTask
 from fpt.text.log import Log, silent
 
 
@@ -68,16 +70,19 @@ class Predictor:
 
         Args:
             inputs: for a model of several input columns, mappings by the columns' names, sequences in their order, or a table.
+                For a forecast the history: a table, or mappings, with the columns of the training data.
             test_time_augment: random SMILES of each molecule whose predictions are averaged with that of the given one.
 
         Returns:
             For each input ``prediction`` (a label's name, or a number), for classes ``probabilities`` by name, of several models
             ``spread`` (the standard deviation over them, see `fpt.ensemble`), and ``reason``: empty, why the prediction is
-            None, or that the input was cut.
+            None, or that the input was cut. Of a forecast for each step ahead its time and the value of each series by name.
 
         Raises:
             FPTError: an input does not have the model's columns, or only SMILES can be augmented.
         """
+        if isinstance(self.task, ForecastTask):
+            return self._forecast(inputs, batch_size)
         rows = as_rows(inputs, self._record.data.schema)
         if rows.rows.empty:
             return []
@@ -88,6 +93,16 @@ class Predictor:
             about = self.task, self.args, self.models, self.tokenizer, self._record
             out = predict_file(rows, *about, size, self.accelerator, test_time_augment)
         return [self._plain(row) for row in out.to_dict("records")]
+
+    def _forecast(self, inputs: Any, batch_size: int | None) -> list[dict[str, Any]]:
+        """The next values of the series of a history; see `fpt.evaluation.forecasts`."""
+        assert isinstance(self.task, ForecastTask)
+        size = self._record.eval_batch_size if batch_size is None else batch_size
+        with understood(self.folders[0]):
+            history = frame_history(inputs, self.task, self.args, self._record)
+            ahead = forecast(history, self.models, self._record, size, self.accelerator, silent)
+        time = ahead.columns[0]
+        return [{name: cell if name == time else float(cell) for name, cell in row.items()} for row in ahead.to_dict("records")]
 
     def _plain(self, row: dict[str, Any]) -> dict[str, Any]:
         known = row["prediction"] != ""

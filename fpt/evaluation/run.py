@@ -10,15 +10,17 @@ from typing import Any
 import pandas as pd
 from accelerate import Accelerator
 
+from fpt.args import DataArguments
 from fpt.checkpoint import CheckpointConfig, read_config
 from fpt.checkpoint.load import understood
 from fpt.data.cache import prepare
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
+from fpt.data.series import SeriesTable
 from fpt.data.table import TableOptions
 from fpt.ensemble import mean_prediction
 from fpt.errors import FPTError
-from fpt.evaluation import files
+from fpt.evaluation import files, forecasts
 from fpt.evaluation.arguments import EvaluateArguments
 from fpt.evaluation.members import Members, check_alike, find_members, load_members
 from fpt.evaluation.predict import check_finite, predict_split, resolution_of
@@ -29,6 +31,7 @@ from fpt.files.whole import read_stably, user_path, write_json
 from fpt.metrics import Scores, score_table
 from fpt.parallel import make_accelerator
 from fpt.tasks.base import SPLITS, GeneratedTask
+from fpt.tasks.forecast import ForecastTask
 from fpt.text.log import Log, silent
 
 
@@ -48,7 +51,7 @@ def run(args: EvaluateArguments) -> None:
         raise FPTError("--raw_cells is about the file of --predict; give both or none")
     if args.fetch_data and args.predict:
         raise FPTError("--fetch_data is about the data of the training, which --predict does not read; leave it out")
-    inputs = _inputs(args, task, config, len(folders), say) if args.predict else None
+    inputs = _inputs(args, task, data, config, len(folders), say) if args.predict else None
     if inputs is None and args.split not in SPLITS:
         raise FPTError(f"unknown --split {args.split!r}; known: {', '.join(SPLITS)}")
     # There is nothing to spread without an optimizer: whatever trained it, each process has the whole model.
@@ -64,6 +67,11 @@ def run(args: EvaluateArguments) -> None:
     batch_size = args.eval_batch_size or config.eval_batch_size
     if inputs is not None:
         assert not isinstance(task, GeneratedTask)
+        if isinstance(inputs, SeriesTable):
+            with understood(folder):
+                ahead = forecasts.forecast(inputs, members.models, config, batch_size, accelerator, accelerator.print)
+            _report_forecast(ahead, args, accelerator)
+            return
         with understood(folder):
             out = files.predict_file(
                 inputs, task, data, members.models, tokenizer, config, batch_size, accelerator, args.test_time_augment
@@ -143,13 +151,17 @@ def _check_same_data(prepared: Prepared, config: CheckpointConfig, folder: Path)
         raise FPTError(f"{folder}: the labels or inputs of the model are not those of its data; copy the checkpoint again")
 
 
-def _inputs(args: EvaluateArguments, task: Any, config: CheckpointConfig, models: int, log: Log) -> Any:
+def _inputs(args: EvaluateArguments, task: Any, data: DataArguments, config: CheckpointConfig, models: int, log: Log) -> Any:
     """The rows of ``--predict``."""
     if not args.output:
         raise FPTError("--predict needs --output FILE.csv to write the predictions to")
     if isinstance(task, GeneratedTask):
         raise FPTError(f"--predict: {task.name} is generated, it has no inputs in files")
     options = TableOptions(args.delimiter, args.encoding, args.sheet)
+    if isinstance(task, ForecastTask):
+        if args.column:
+            raise FPTError("--column: a forecast reads the columns of its training data; rename those of the file")
+        return forecasts.read_history(user_path(args.predict or ""), options, task, data, config, args.decimal)
     inputs = files.read_inputs(user_path(args.predict or ""), args.column, task, config.data.schema, options, args.decimal, log)
     _keep_users_columns(args, inputs.rows, files.output_columns(config.output, models))
     return inputs
@@ -168,6 +180,14 @@ def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator:
     ):
         for line in count_reasons(pd.DataFrame({"id": ids[rows.index], "reason": rows["reason"]})):
             accelerator.print(f"{what}, {line}")
+
+
+def _report_forecast(ahead: pd.DataFrame, args: EvaluateArguments, accelerator: Accelerator) -> None:
+    """Write a forecast, and say from when to when it is."""
+    if accelerator.is_main_process:
+        write_csv(ahead, user_path(args.output or ""), args.raw_cells, accelerator.print)
+    times = ahead.iloc[:, 0]
+    accelerator.print(f"{len(ahead):,} values ahead, {times.iloc[0]} to {times.iloc[-1]}; {args.output}")
 
 
 def _keep_users_columns(args: EvaluateArguments, rows: pd.DataFrame, columns: Sequence[str]) -> None:

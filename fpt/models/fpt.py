@@ -20,6 +20,7 @@ from fpt.models.pooling import Pooling
 from fpt.models.tuning import Tuning, add_lora, perceptron
 from fpt.outputs import Output
 from fpt.sample_vectors import VectorToken
+from fpt.windows import WindowEmbedding, window_tokens
 
 
 class FPT(Network):
@@ -57,12 +58,13 @@ class FPT(Network):
         self.input = inputs.module(hidden, tuning.input_layers)
         self.vector = VectorToken(inputs.vector, hidden) if inputs.vector else None
         self.core, self.family, self.core_dtype = backbone, family, core_dtype
-        self.readout = perceptron(hidden, tuning.readout_layers, output.size)
-        self.pooling, self.width = Pooling(tuning.readout, output.tokens, hidden), hidden
+        self.pooling, self.width = Pooling(tuning.readout, output.tokens, hidden, window_tokens(inputs)), hidden
+        self.readout = perceptron(self.pooling.width, tuning.readout_layers, output.size)
         self.dropout = nn.Dropout(dropout)
         for layer in self.readout.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
+                # Of many tokens side by side less each, so that a forecast starts near the mean of its window.
+                nn.init.normal_(layer.weight, std=0.02 * hidden / self.pooling.width)
                 nn.init.zeros_(layer.bias)
         parts = family.parts(backbone)
         for name, parameter in backbone.named_parameters():
@@ -89,7 +91,7 @@ class FPT(Network):
         """
         with self.precision(attention_mask.device.type):
             states = self.family.states(self.core, self.embed(inputs, vector), attention_mask, self.read(attention_mask))
-            return self.logits(states, attention_mask)
+            return self.logits(states, attention_mask, inputs)
 
     @property
     def draws(self) -> bool:
@@ -108,9 +110,13 @@ class FPT(Network):
         """Positions (batch, wanted) of the states that are read; see `Pooling`."""
         return self.pooling.positions(attention_mask)
 
-    def logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, read tokens * output size) in fp32 of the backbone's states (batch, wanted, hidden) at `read`."""
-        return self.readout(self.dropout(self.pooling(states, attention_mask))).flatten(1).float()
+    def logits(self, states: torch.Tensor, attention_mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, read tokens * output size) in fp32 of the backbone's states (batch, wanted, hidden) at `read`.
+
+        Those of windows, which the input layer has normalised, are put back by the `inputs` that they came from.
+        """
+        logits = self.readout(self.dropout(self.pooling(states, attention_mask))).flatten(1).float()
+        return self.input.windows.restored(logits, inputs) if isinstance(self.input, WindowEmbedding) else logits
 
     def train(self, mode: bool = True) -> FPT:
         """Set the mode; see `core_dropout`."""

@@ -20,6 +20,7 @@ from fpt.models.base import MODELS, Made, TrainedModel
 from fpt.models.fpt import build_model
 from fpt.models.input_init import init_input, with_positions, with_sides
 from fpt.models.tuning import Tuning, parse_parts, parse_widths
+from fpt.outputs import Output
 from fpt.tasks.base import SPLITS
 from fpt.text.log import Log
 
@@ -47,7 +48,7 @@ class Frozen(TrainedModel):
         """Load the backbone once, and build what is trained around it for each run, from the seed of each."""
         self.check(model_args)
         model_args = changed(model_args, **self.fixed)
-        tuning = tuning_of(model_args, prepared.output.tokens)
+        tuning = tuning_of(model_args, prepared.output)
         backbone = load_backbone(spec_of(model_args, each[0].seed), log, tuning.parts)
         check_length(prepared, backbone)
         prepared.input = with_sides(prepared.input, model_args.side_width, model_args.side_dropout)
@@ -78,11 +79,11 @@ class Frozen(TrainedModel):
         return Made(model, backbone.spec, tuning, start)
 
 
-def tuning_of(args: ModelArguments, reads: int) -> Tuning:
+def tuning_of(args: ModelArguments, output: Output) -> Tuning:
     """What the arguments say is trained.
 
     Args:
-        reads: tokens that the answer is read at.
+        output: what the answer is.
 
     Raises:
         FPTError: they can't be understood.
@@ -93,13 +94,15 @@ def tuning_of(args: ModelArguments, reads: int) -> Tuning:
         args.lora_alpha,
         parse_widths(args.input_layers, "--input_layers"),
         parse_widths(args.readout_layers, "--readout_layers"),
-        args.readout or default_readout(args.backbone, reads),
+        args.readout or default_readout(args.backbone, output),
     )
 
 
-def default_readout(backbone: str, reads: int) -> str:
+def default_readout(backbone: str, output: Output) -> str:
     """What is read where nothing was asked for: without a backbone the last token knows nothing of the others."""
-    return "mean" if (backbone == "none" or backbone.startswith(NONE)) and reads == 1 else "last"
+    if output.default_readout is not None:
+        return output.default_readout
+    return "mean" if (backbone == "none" or backbone.startswith(NONE)) and output.tokens == 1 else "last"
 
 
 def spec_of(args: ModelArguments, seed: int) -> BackboneSpec:

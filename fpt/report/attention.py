@@ -52,7 +52,7 @@ def look(model: FPT, prepared: Prepared, indices: list[int], split: str = "test"
                 inputs, _, *vector = fed(batch)
                 states = model.embed(inputs, *vector)
                 found = backbone(inputs_embeds=states, attention_mask=mask, output_attentions=True, use_cache=False)
-                logits = model.logits(take(found.last_hidden_state, read), mask)
+                logits = model.logits(take(found.last_hidden_state, read), mask, inputs)
             layers = torch.stack([layer[0, :, read[0]] for layer in found.attentions])
             label = samples[index]["label"]
             out.append(Looked(index, layers.float().numpy(), prepared.output.predict(logits)[0].numpy(), label))

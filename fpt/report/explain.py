@@ -10,6 +10,7 @@ import numpy as np
 
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
+from fpt.forecasts import Forecast
 from fpt.models.fpt import FPT
 from fpt.outputs import Bits, Classes, Output
 from fpt.report.attention import Looked, features, look
@@ -61,8 +62,10 @@ def insight(folder: Path, samples: int, data_dir: str | None) -> list[Block]:
 def sample_picture(prepared: Prepared, looked: Looked) -> Picture:
     """One sample with the attention it got, as its modality is seen best."""
     weights = looked.attention.mean((0, 1))
-    said, label = prepared.output.cells(looked.prediction)[0], prepared.output.shown(looked.label)
-    title = f"{label}, predicted {said}"
+    if isinstance(prepared.output, Forecast):
+        title = prepared.ids("test")[looked.index]
+    else:
+        title = f"{prepared.output.shown(looked.label)}, predicted {prepared.output.cells(looked.prediction)[0]}"
     if isinstance(prepared.output, Bits):
         return figure(lambda axis: _bits(axis, weights), 5, 3)
     task, weights = prepared.task, weights.mean(0)
@@ -138,7 +141,8 @@ def tsne(states: np.ndarray, labels: np.ndarray, output: Output) -> list[Picture
             if output.size <= 12:
                 axis.legend(fontsize=7, frameon=False, markerscale=2)
         else:
-            shown = labels.reshape(len(labels), -1).mean(1)
+            values = output.standardised(labels) if isinstance(output, Forecast) else labels
+            shown = values.reshape(len(labels), -1).mean(1)
             axis.scatter(*places.T, s=5, c=shown, cmap="viridis")
         axis.set(title=f"t-SNE of what the readout reads ({len(states):,} test samples)")
         axis.set_axis_off()

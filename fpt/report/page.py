@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from fpt.errors import FPTError
+from fpt.forecasts import Forecast
 from fpt.report.figures import (
     MOST_POINTS,
     Block,
@@ -24,6 +25,7 @@ from fpt.report.figures import (
     scatter,
 )
 from fpt.report.findings import findings, table_cells, tdc_rows
+from fpt.report.forecasts import forecast_pictures
 from fpt.report.predictions import Predictions, joined
 from fpt.report.runs import Row, read_rows
 from fpt.text.escape import html_templates, markdown, markdown_block
@@ -139,6 +141,8 @@ def _thinned(row: Row, count: int, what: str) -> list[str]:
 
 
 def _score_pictures(rows: Sequence[Row]) -> list[Block]:
+    if rows[0].first.output_kind == Forecast.kind:
+        return forecast_pictures(rows)
     found: dict[str, Predictions] = {row.key: table for row in rows if (table := joined(row)) is not None and len(table.labels)}
     shown = [row for row in rows if row.key in found]
     if not shown:

@@ -11,6 +11,7 @@ import numpy as np
 from fpt.data.table import printable
 from fpt.errors import FPTError
 from fpt.files.tables import read_csv
+from fpt.forecasts import Forecast
 from fpt.report.runs import Row
 from fpt.results import RunResults
 from fpt.training.run_dir import PREDICTIONS
@@ -104,6 +105,8 @@ def resample(row: Row, metric: str) -> np.ndarray | None:
     It is not where the seeds have different numbers of test samples, where there is one class, or for other metrics than these. A
     draw that happens to have one class only is nan.
     """
+    if row.first.output_kind == Forecast.kind:  # the file has some of the windows
+        return None
     tables = predictions_of(row)
     if len(tables) < len(row.runs) or row.first.output_kind == "multilabel":
         return None

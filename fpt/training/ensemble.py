@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpt.ensemble import SPREAD, mean_prediction, spread_of
+from fpt.ensemble import mean_prediction
 from fpt.evaluation.predict import prediction_table, resolution_of
 from fpt.files.tables import write_csv
 from fpt.metrics import Scores
@@ -40,7 +40,5 @@ def ensemble_of(runs: Sequence[Run]) -> EnsembleSummary | None:
         metrics[split] = output.metrics(first.labels[split], mean_prediction(each), resolution)
     if first.accelerator.is_main_process:
         each = [run.predictions["test"] for run in members]
-        table = prediction_table(prepared, "test", mean_prediction(each), first.labels["test"])
-        table[SPREAD] = [f"{value:.6g}" for value in spread_of(each, output)]
-        write_csv(table, first.output.parent / PREDICTIONS)
+        write_csv(prediction_table(prepared, "test", each, first.labels["test"]), first.output.parent / PREDICTIONS)
     return EnsembleSummary(first.args.learning_rate, [run.args.seed for run in members], metrics)

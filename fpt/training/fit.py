@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
+import numpy as np
 import torch
 from accelerate.utils import set_seed
 
-from fpt.data.samples import numbers
 from fpt.errors import FPTError
 from fpt.models.base import Estimator
 from fpt.results import BackboneResult, DeviceResult, RunResults
@@ -31,7 +32,7 @@ def fit(jobs: list[Job]) -> list[RunResults]:
     set_seed(args.seed)
     begun = time.perf_counter()
     fitted = kind.fit(prepared, kind.check(job.model_args), args.seed, accelerator.print)
-    labels = {split: numbers(prepared.splits[split], "label") for split in fitted.predictions}
+    labels = {split: cast(np.ndarray, prepared.labels(split)) for split in fitted.predictions}
     metrics = {s: prepared.output.metrics(labels[s], p) for s, p in fitted.predictions.items()}
     results = RunResults(
         **vars(about(job, metrics)),

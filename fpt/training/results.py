@@ -228,5 +228,5 @@ def about(job: Job, metrics: dict[str, Scores]) -> RunFacts:
 
 def write(output: Path, prepared: Prepared, results: RunResults, predictions: np.ndarray, labels: np.ndarray) -> None:
     """Predictions of the test split, then the results: where these are, all is there."""
-    write_csv(prediction_table(prepared, "test", predictions, labels), output / PREDICTIONS)
+    write_csv(prediction_table(prepared, "test", [predictions], labels), output / PREDICTIONS)
     write_results(output, results)

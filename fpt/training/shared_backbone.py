@@ -86,7 +86,7 @@ class Together(nn.Module):
             reads = [model.read(mask) for model, mask in zip(models, masks, strict=True)]
             self.runs.start(active, [mask.numel() for mask in masks], [read.numel() for read in reads])
             states = self.family.packed(self.core, embeds, masks, reads)
-            return [_logits(*each) for each in zip(models, states, masks, random, strict=True)]
+            return [_logits(*each) for each in zip(models, states, batches, random, strict=True)]
 
     def fits(self, batches: Sequence[Batch]) -> bool:
         """Whether these batches can go in one row."""
@@ -139,9 +139,10 @@ def _embed(model: FPT, batch: Batch, random: OwnRandom | None) -> torch.Tensor:
     return model.embed(inputs, *vector) if not _draws(model, random) else _in_own(random, model.embed, inputs, *vector)
 
 
-def _logits(model: FPT, states: torch.Tensor, mask: torch.Tensor, random: OwnRandom | None) -> torch.Tensor:
+def _logits(model: FPT, states: torch.Tensor, batch: Batch, random: OwnRandom | None) -> torch.Tensor:
     """Logits of a run, with the dropout that it draws alone."""
-    return model.logits(states, mask) if not _draws(model, random) else _in_own(random, model.logits, states, mask)
+    of = states, batch["attention_mask"], batch["inputs"]
+    return model.logits(*of) if not _draws(model, random) else _in_own(random, model.logits, *of)
 
 
 def _draws(model: FPT, random: OwnRandom | None) -> bool:
