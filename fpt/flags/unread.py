@@ -18,6 +18,7 @@ from fpt.models.tuning import parse_parts
 from fpt.options import own_options
 from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.tasks.base import TASKS, GeneratedTask, Task
+from fpt.tasks.forecast import ForecastTask
 from fpt.tasks.images import ImageTask
 from fpt.tasks.rows import NumberRows
 from fpt.tasks.sides import count_sides
@@ -118,6 +119,8 @@ def _unread_by_task(
     tokenizer = task.tokenizer and (data.tokenizer or task.tokenizer)
     if tokenizer is None:
         reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES), f"{task.name} is made of numbers, not of text")
+        if isinstance(task, ForecastTask):
+            reasons |= {"max_length": "--lookback says how long a window is", "max_bad_fraction": "a series has no rows to spare"}
         if isinstance(task, ImageTask | AudioTask):
             reasons["max_length"] = (
                 f"patches and --{'seconds' if isinstance(task, AudioTask) else 'patch_size'} say how long a sample is"

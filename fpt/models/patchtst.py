@@ -1,7 +1,8 @@
 """PatchTST (arXiv 2211.14730): a transformer on patches of each series, trained from scratch, as transformers has it.
 
-The default shape is that of the paper's scripts for ETTh1 (3 layers of width 16, dropout 0.3). Windows are normalised by the
-model itself, by their mean and deviation.
+The default shape is that of the paper's scripts for ETTh1 (3 layers of width 16; its dropout is 0.3). The model itself normalises
+windows by their mean and deviation. Norms are layer norms, the paper's code has batch norms: a score must not depend on
+which windows were in a batch, and a checkpoint is what is trained.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class PatchTST(NetworkModel):
             path_dropout=0.0,
             attention_dropout=0.0,
             head_dropout=0.0,
+            norm_type="layernorm",
             scaling="std",
             loss="mse",
         )

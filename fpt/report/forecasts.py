@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def forecast_pictures(rows: Sequence[Row]) -> list[Block]:
     if not shown:
         return []
     names = list(dict.fromkeys(found[shown[0].key]["series"]))
-    pictures = [figure(lambda axis, name=name: _beside(axis, shown, found, name), 6, 3) for name in names[:SERIES]]
+    pictures = [figure(partial(_beside, rows=shown, found=found, name=name), 6, 3) for name in names[:SERIES]]
     said = f"The last {WINDOWS} forecasts of each series on test that do not overlap, by the first seed of each row."
     more = f" {SERIES} of {len(names):,} series are drawn." if len(names) > SERIES else ""
     growth = figure(lambda axis: _growth(axis, shown, found), 6, 3.4)

@@ -260,11 +260,12 @@ def _check_room(ends: tuple[int, int, int], o: ForecastOptions, name: str) -> No
     """Refuse a split that has no window."""
     whole = o.lookback + o.horizon
     sizes = dict(zip(SPLITS, (ends[0], ends[1] - ends[0], ends[2] - ends[1]), strict=True))
-    needs = {"train": (whole, "--lookback and --horizon"), "valid": (o.horizon, "--horizon"), "test": (o.horizon, "--horizon")}
+    ahead = (o.horizon, "--horizon needs")
+    needs = {"train": (whole, "--lookback and --horizon need"), "valid": ahead, "test": ahead}
     for split, (need, what) in needs.items():
         if sizes[split] < need:
             raise FPTError(
-                f"{name}: {split} has {sizes[split]:,} rows, and {what} need {need:,}; give a shorter --horizon"
+                f"{name}: {split} has {sizes[split]:,} rows, and {what} {need:,}; give a shorter --horizon"
                 f"{' or --lookback' if split == 'train' else ''}, or more rows"
             )
 
