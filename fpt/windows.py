@@ -17,7 +17,7 @@ from fpt.inputs import INPUTS, Input, PatchEmbedding, Patches
 
 # Added to the variance of a window, as the code of RevIN does.
 EPSILON = 1e-5
-LONGEST_WINDOW = 1 << 20
+LONGEST_WINDOW = 1 << 18
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,22 @@ def good(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path, gpt2_dir: Pa
         data.given_options = {"input_type": "numbers", "label_column": "y", "label_type": "number"}
         options = {"max_steps": 2, "eval_steps": 2, "warmup_steps": 0}
         run(data, ModelArguments(backbone=f"random:{gpt2_dir}"), TrainArguments(output_dir=str(folder / "numbers"), **options))
+        hours = [{"date": str(hour), "load": hour % 5} for hour in range(80)]
+        write(folder / "load.csv", ["date", "load"], [list(row.values()) for row in hours])
+        data = DataArguments(dataset=f"forecast:{folder / 'load.csv'}")
+        data.given_options = {"horizon": 3, "lookback": 8, "patch_size": 4, "patch_stride": 2}
+        run(data, ModelArguments(backbone="none"), TrainArguments(output_dir=str(folder / "forecast"), **options))
+        linear = ModelArguments(model="dlinear")
+        run(data, linear, TrainArguments(output_dir=str(folder / "dlinear"), **options))
         model = ModelArguments(model="mat")
         model.given_options = {"mat_width": 16, "mat_layers": 2, "mat_heads": 2}
         run(DataArguments(data_dir=str(folder / "raw")), model, TrainArguments(output_dir=str(folder / "mat"), **options))
     return folder
 
 
-KINDS = {"checkpoint": "run/checkpoint", "full": "run/full", "numbers": "numbers/checkpoint", "mat": "mat/checkpoint"}
+KINDS = {"checkpoint": "run/checkpoint", "full": "run/full"} | {
+    kind: f"{kind}/checkpoint" for kind in ("numbers", "mat", "forecast", "dlinear")
+}
 
 
 @pytest.fixture
@@ -87,6 +96,9 @@ def doors(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     def load(folder: Path) -> None:
         model = fpt.load(str(folder))
         numbers = "csv:" in model.config.task
+        if model.config.task.startswith("forecast:"):
+            model.predict([{"date": hour, "load": hour % 5} for hour in range(20)])
+            return
         model.predict([{"a": 1, "b": 2.5}] if numbers else ["CCO", "c1ccccc1"])
 
     return {name: once(door) for name, door in (("predict", predict), ("score", score), ("load", load))}
@@ -114,6 +126,8 @@ def goes_through(door: Door, folder: Path, what: Any) -> bool:
             ("numbers", "load", 300),
             ("mat", "load", 250),
             ("mat", "predict", 80),
+            ("forecast", "load", 200),
+            ("dlinear", "load", 120),
         ),
     ],
 )

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fpt.args import arg
+from fpt.errors import FPTError
 from fpt.flags import checks
 from fpt.flags.checks import check_ranges
 from fpt.inputs import Input
@@ -22,6 +23,8 @@ from fpt.models.forecasters import OwnNorm, forecasts_only, windows_of
 from fpt.outputs import Output
 from fpt.tasks.base import GeneratedTask, Task
 from fpt.windows import Windows
+
+MOST_WEIGHTS, LONGEST_AVERAGE = 1 << 28, 1 << 16
 
 
 @dataclass
@@ -74,6 +77,11 @@ class DLinear(NetworkModel):
     ) -> DLinearNetwork:
         """The network for a task."""
         windows, forecast = windows_of(inputs, output)
+        if windows.lookback * forecast.horizon > MOST_WEIGHTS or options.moving_average > LONGEST_AVERAGE:
+            raise FPTError(
+                f"--model dlinear: a look-back of {windows.lookback:,}, a horizon of {forecast.horizon:,} or a"
+                f" --moving_average of {options.moving_average:,} is too large"
+            )
         return DLinearNetwork(windows, forecast.horizon, options.moving_average)
 
 

@@ -22,6 +22,9 @@ from fpt.outputs import Output
 from fpt.sample_vectors import VectorToken
 from fpt.windows import WindowEmbedding, window_tokens
 
+# Of a readout; an ordinary one of a forecast has some millions.
+MOST_WEIGHTS = 1 << 30
+
 
 class FPT(Network):
     """A new input and readout around a backbone.
@@ -59,6 +62,11 @@ class FPT(Network):
         self.vector = VectorToken(inputs.vector, hidden) if inputs.vector else None
         self.core, self.family, self.core_dtype = backbone, family, core_dtype
         self.pooling, self.width = Pooling(tuning.readout, output.tokens, hidden, window_tokens(inputs)), hidden
+        if self.pooling.width * output.size > MOST_WEIGHTS:
+            raise FPTError(
+                f"--readout {tuning.readout} would have {self.pooling.width * output.size:,} weights; a larger"
+                " --patch_stride gives fewer tokens"
+            )
         self.readout = perceptron(self.pooling.width, tuning.readout_layers, output.size)
         self.dropout = nn.Dropout(dropout)
         for layer in self.readout.modules():
