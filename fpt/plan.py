@@ -18,13 +18,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, arg
 from fpt.backbones.base import Backbone, checkpoint_blocks
 from fpt.cli import parse_training
-from fpt.errors import cli
+from fpt.errors import FPTError, cli
 from fpt.flags.checks import Range, check_known, check_ranges
 from fpt.inputs import Input, Tokens
 from fpt.inspect import NOT_READ, empty_run, rows_of, step_flops
@@ -164,7 +164,7 @@ def measure(model: FPT, inputs: Input, tokens: int, checkpointed: Backbone | Non
     return Model(
         frozen=sum(r.frozen_bytes for r in rows),
         trainable=4.0 * sum(r.trainable for r in rows),
-        block=max(sum(p.nbytes for p in block.parameters()) for block in blocks),
+        block=max((sum(p.nbytes for p in block.parameters()) for block in blocks), default=0),
         activations=Activations(max(0.0, one[0] - each), each, two[1] - one[1]),
         flops=sum(step_flops(model, inputs, 1, tokens)),
     )
@@ -189,7 +189,11 @@ def _recomputed(model: FPT, backbone: Backbone, inputs: Input, tokens: int) -> t
 
 
 def saved(model: FPT, inputs: Input, batch: int, tokens: int) -> tuple[float, float]:
-    """Bytes of all and of the largest of the tensors that a forward pass in training keeps for the way back, weights apart."""
+    """Bytes of all and of the largest of the tensors that a forward pass in training keeps for the way back, weights apart.
+
+    Raises:
+        FPTError: that depends on what a batch holds.
+    """
     kept: dict[int, int] = {}
     held: list[Any] = []  # so that no number is used twice
 
@@ -200,29 +204,38 @@ def saved(model: FPT, inputs: Input, batch: int, tokens: int) -> tuple[float, fl
         return tensor
 
     shape = (batch, tokens) if isinstance(inputs, Tokens) else (batch, tokens, inputs.dim)  # type: ignore[attr-defined]
+    twin = copy.deepcopy(model)  # outside of the mode, which can't copy every tensor
     # Tensors that are said to be on a CPU: unlike those of the meta device they know mixed precision.
     with FakeTensorMode(allow_non_fake_inputs=True), _fused_attention():
-        twin = _without_numbers(model).train()
+        _without_numbers(twin)
+        twin.train()
         own = {p.untyped_storage()._cdata for p in twin.parameters()}
         values = torch.zeros(shape, dtype=torch.long if isinstance(inputs, Tokens) else torch.float32)
         mask = torch.ones((batch, tokens), dtype=torch.long)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            result = twin(values, mask)
+            try:
+                result = twin(values, mask)
+            except DataDependentOutputException as error:
+                kind = type(model.core).__name__
+                raise FPTError(
+                    f"a backbone of type {kind} can't be planned: what it does depends on the numbers of a batch"
+                ) from error
         sizes = [size for storage, size in kept.items() if storage not in own]
         del result
     return float(sum(sizes)), float(max(sizes))
 
 
-def _without_numbers(model: FPT) -> FPT:
-    """A copy of a model on the meta device as the fake CPU has it."""
-    twin = copy.deepcopy(model)
-    for module in twin.modules():
+def _without_numbers(model: FPT) -> None:
+    """Let a model on the meta device have its tensors as the fake CPU has them."""
+    for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             value = torch.empty(parameter.shape, dtype=parameter.dtype)
             setattr(module, name, torch.nn.Parameter(value, requires_grad=parameter.requires_grad))
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
-    return twin
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.Tensor):  # neither of the two, as rotary embeddings keep their first frequencies
+                setattr(module, name, torch.empty(value.shape, dtype=value.dtype))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import torch
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments
 from fpt.backbones.base import BackboneSpec
+from fpt.errors import FPTError
 from fpt.inputs import Patches
 from fpt.inspect import empty_backbone, empty_model, inspect
 from fpt.models.tuning import PRESETS, Tuning
@@ -119,6 +120,18 @@ def test_plan_as_a_user_calls_it(data_dir: Path) -> None:
     out = subprocess.run([*command, "--gpu", "a1000"], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert out.returncode == 2
     assert "unknown --gpu 'a1000'" in out.stderr
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gpt2", "bert", "t5-small", "vit", "none:gpt2"])
+def test_every_family_is_planned(name: str) -> None:
+    """Rotary embeddings keep tensors that are neither parameters nor buffers."""
+    out = plan(DataArguments(dataset="bit-xor"), ModelArguments(backbone=name), TrainArguments(), PlanArguments())
+    assert "Take accelerate_configs/single_gpu.yaml." in out
+
+
+def test_what_depends_on_the_batch_can_not_be_planned() -> None:
+    with pytest.raises(FPTError, match="a backbone of type LongformerModel can't be planned"):
+        plan(DataArguments(dataset="bit-xor"), ModelArguments(backbone="longformer"), TrainArguments(), PlanArguments())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda p: p.stem)
