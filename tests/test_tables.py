@@ -334,7 +334,7 @@ def test_options_are_completed_beside_what_was_given(tmp_path: Path) -> None:
         options_of(args, HubArguments)
     task_of_its_own, unread = TASKS[given.dataset], replace(given)
     unread.options = {"input_type": "audio"}
-    with pytest.raises(TypeError, match="options is dict: arguments by name belong in args.given_options"):
+    with pytest.raises(TypeError, match=r"options is dict: arguments by name belong in args\.given_options"):
         resolve(task_of_its_own, unread)
     with pytest.raises(TypeError, match="NoneType, not TableArguments"):
         options_of(given, TableArguments)
