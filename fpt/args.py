@@ -16,6 +16,7 @@ from fpt.flags.checks import check_known, check_ranges, number_list
 T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")
 SPLITS = ("train", "valid", "test")
+CALIBRATIONS = ("temperature",)
 READOUTS = ("last", "mean", "attention")
 VECTORS = ("counts", "descriptors", "counts+descriptors")
 # Those of transformers that need no settings of their own.
@@ -197,6 +198,11 @@ class TrainArguments:
         "Decay of an exponential moving average of the trained parameters, such as 0.995; it is what is evaluated and kept"
         " (0: none).",
     )
+    calibrate: str | None = arg(
+        None,
+        "temperature: divide the logits of the finished model by one number, fitted on the validation split, so that its"
+        " probabilities are as often right as they say; not for regressions.",
+    )
     mixed_precision: str | None = arg(None, "no, bf16 or fp16; what `accelerate config` says when not given.")
     eval_steps: int = arg(250, "Evaluate on the validation split every N steps.")
     eval_batch_size: int = arg(64, "Samples in an evaluation batch on each device.")
@@ -225,6 +231,8 @@ class TrainArguments:
         check_ranges(self, learning_rate=checks.RATE, embedding_lr_scale=from_0, weight_decay=from_0, max_grad_norm=from_0)
         check_ranges(self, dropout=checks.DROPOUT, label_smoothing=checks.Range(0, 0.99), ema=checks.Range(0, 0.99999))
         check_known(self, lr_scheduler=SCHEDULES, mixed_precision=PRECISIONS, report_to=("none", "tensorboard", "wandb"))
+        if self.calibrate is not None:
+            check_known(self, calibrate=CALIBRATIONS)
         if self.seeds is not None:
             number_list(self.seeds, int, checks.SEED, "--seeds", "1,2,3")
         if self.learning_rates is not None:

@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.checkpoint import CheckpointConfig
+from fpt.calibration import of_each
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
 from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.ensemble import SPREAD, mean_prediction, spread_of
 from fpt.errors import FPTError, did_you_mean
+from fpt.evaluation.members import Members
 from fpt.evaluation.predict import check_finite, predict
 from fpt.evaluation.row_reader import RowReader
-from fpt.models.base import Network
 from fpt.outputs import Output
 from fpt.tasks.audio import AudioTask, sound_suffixes
 from fpt.tasks.base import Task
@@ -162,9 +161,7 @@ def predict_file(
     inputs: Inputs,
     task: Task,
     args: DataArguments,
-    models: Sequence[Network],
-    tokenizer: PreTrainedTokenizerBase | None,
-    config: CheckpointConfig,
+    members: Members,
     batch_size: int,
     accelerator: Accelerator,
     writings: int = 0,
@@ -179,8 +176,9 @@ def predict_file(
         ``spread``, see `fpt.ensemble`) and ``reason``: why a row has an empty prediction, that its input was cut, or that it
         has unknown tokens.
     """
-    output, rows = config.output, inputs.rows
-    reader = RowReader(_reading_task(task, inputs, config.data.schema), args, tokenizer, config.input, writings)
+    config, models, rows = members.config, members.models, inputs.rows
+    output = config.output
+    reader = RowReader(_reading_task(task, inputs, config.data.schema), args, members.tokenizer, config.input, writings)
     samples = _Listed()
     cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output, len(models))}
     found = {name: list(rows[column]) for name, column in inputs.columns.items()}
@@ -197,7 +195,7 @@ def predict_file(
         each = [predict(accelerator.prepare(m), samples, config.input, output, batch_size, accelerator)[0] for m in models]
         for predictions in each:
             check_finite(predictions)
-        places, each = _by_row(samples, each)
+        places, each = _by_row(samples, of_each(output, each, members.temperatures))
         spreads = spread_of(each, output)
         for row, prediction, spread in zip(places, mean_prediction(each), spreads, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):

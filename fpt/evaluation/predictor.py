@@ -47,8 +47,9 @@ class Predictor:
         check_alike(records, self.folders)
         self.accelerator = make_accelerator(records[0].mixed_precision)
         # A run may have replaced the checkpoint meanwhile: this record is the one of the model.
-        members = load_members(self.folders, log, backbone)
-        self.models, self.tokenizer, self._record = members.models, members.tokenizer, members.config
+        self._members = load_members(self.folders, log, backbone)
+        self.models, self.tokenizer = self._members.models, self._members.tokenizer
+        self._record = self._members.config
         self.task, self.args = _task_of(self._record, self.folders[0])
 
     @property
@@ -85,7 +86,7 @@ class Predictor:
         if size < 1:
             raise FPTError(f"batch_size {size} must be at least 1")
         with understood(self.folders[0]):
-            about = self.task, self.args, self.models, self.tokenizer, self._record
+            about = self.task, self.args, self._members
             out = predict_file(rows, *about, size, self.accelerator, test_time_augment)
         return [self._plain(row) for row in out.to_dict("records")]
 

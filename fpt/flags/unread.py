@@ -29,7 +29,7 @@ OF_NUMBERS = ("numbers_per_token", "standardise")
 OF_TEXT = ("tokenizer", "vocab_size", "augment", "augment_each_epoch", "sample_vector")
 OF_SIDES = ("environments", "kmers", "side_buckets", "tokens")
 # All that an estimator reads of how others are trained.
-OF_ESTIMATORS = ("output_dir", "overwrite", "seed")
+OF_ESTIMATORS = ("output_dir", "overwrite", "seed", "calibrate")
 Reasons = dict[str, str]
 
 
