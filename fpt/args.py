@@ -63,6 +63,11 @@ class DataArguments:
         "For SMILES: numbers of the whole molecule that become its first token: counts (of Morgan environments, as ECFP4 counts"
         " them), descriptors (RDKit's 2D descriptors, standardised on train) or counts+descriptors.",
     )
+    vector_columns: str | None = arg(
+        None,
+        "For your own texts, SMILES and proteins: columns of numbers, separated by commas, that become the first token of their"
+        " row, together with --sample_vector where both are given; standardised on train, a missing number is the mean.",
+    )
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
     augment_each_epoch: bool = arg(
         False, "Write each training molecule as another random SMILES in every epoch; unlike --augment it stores none."
@@ -84,6 +89,11 @@ class DataArguments:
         if self.sample_vector is not None:
             check_known(self, sample_vector=VECTORS)
         check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
+
+    @property
+    def carries_vector(self) -> bool:
+        """Whether a sample has numbers that become its first token."""
+        return self.sample_vector is not None or self.vector_columns is not None
 
     @property
     def longest(self) -> int:
@@ -147,7 +157,9 @@ class ModelArguments:
         None, "Factor on the start of the input layer; 1 for tokens and 4 for patches when not given."
     )
     side_width: int = arg(64, "Width of the embedding of each side that a token carries (--environments, --kmers).")
-    side_dropout: float = arg(0.0, "Probability that a side of a token, or a number of --sample_vector, is left out in training.")
+    side_dropout: float = arg(
+        0.0, "Probability that a side of a token, or a number of --sample_vector or --vector_columns, is left out in training."
+    )
     input_positions: str = arg(
         "auto",
         "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",

@@ -22,6 +22,7 @@ from fpt.models.base import MODELS, NetworkModel, NetworkRecord
 from fpt.models.tuning import PARTS, Tuning
 from fpt.outputs import OUTPUTS, Output, Value
 from fpt.results import OPEN, Calibration
+from fpt.tasks.row_vectors import check_columns
 from fpt.tasks.sides import check_agree
 from fpt.untrusted.typed import as_type, read_json
 
@@ -209,6 +210,7 @@ class CheckpointConfig(ModelRecord):
         if isinstance(self.input, Tokens) != (self.tokenizer_sha256 is not None):
             raise FPTError("a model on tokens needs a tokenizer_sha256, and no other model has one")
         check_agree(self.input, self.data.arguments, self.task)
+        check_columns(self.input.vector, self.data.arguments, self.data.schema)
         kind = MODELS[self.model]
         if (self.network is not None) != isinstance(kind, NetworkModel):
             raise FPTError(f"model {self.model!r} and the presence of network contradict each other")

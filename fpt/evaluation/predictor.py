@@ -68,7 +68,8 @@ class Predictor:
         """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.
 
         Args:
-            inputs: for a model of several input columns, mappings by the columns' names, sequences in their order, or a table.
+            inputs: for a model of several columns (of numbers, or --vector_columns beside its input), mappings by the columns'
+                names, sequences in their order (the input first), or a table.
             test_time_augment: random SMILES of each molecule whose predictions are averaged with that of the given one.
 
         Returns:

@@ -19,6 +19,7 @@ from fpt.options import own_options
 from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.tasks.base import TASKS, GeneratedTask, Task
 from fpt.tasks.images import ImageTask
+from fpt.tasks.own import OwnTask
 from fpt.tasks.rows import NumberRows
 from fpt.tasks.sides import count_sides
 from fpt.tasks.text import Letters, Smiles
@@ -26,7 +27,7 @@ from fpt.tasks.text import Letters, Smiles
 OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
 OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
 OF_NUMBERS = ("numbers_per_token", "standardise")
-OF_TEXT = ("tokenizer", "vocab_size", "augment", "augment_each_epoch", "sample_vector")
+OF_TEXT = ("tokenizer", "vocab_size", "augment", "augment_each_epoch", "sample_vector", "vector_columns")
 OF_SIDES = ("environments", "kmers", "side_buckets", "tokens")
 # All that an estimator reads of how others are trained.
 OF_ESTIMATORS = ("output_dir", "overwrite", "seed", "calibrate")
@@ -131,6 +132,8 @@ def _unread_by_task(
         reasons |= dict.fromkeys(of_smiles, _has_none(task, "SMILES", "smiles"))
     elif model.name == "mat":
         reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES, "max_length"), "--model mat reads molecules as graphs")
+    if not isinstance(task, OwnTask):
+        reasons["vector_columns"] = f"it is for columns of your own table (csv:FILE, hub:NAME); {task.name} has none"
     if not isinstance(getattr(task, "modality", None), Letters):
         reasons["kmers"] = _has_none(task, "proteins and nucleotides", "protein")
     if data.environments is None:
@@ -196,8 +199,9 @@ def _unread_by_input(task: Task | GeneratedTask, data: DataArguments, args: Mode
             reasons["orthogonal_gain"] = f"it is for patches of numbers and --input_layers; {task.name} is made of text"
     if not count_sides(data):
         reasons["side_width"] = "it is for tokens with --environments or --kmers"
-    if not count_sides(data) and data.sample_vector is None:
-        reasons["side_dropout"] = "it is for tokens with --environments or --kmers, and for samples with --sample_vector"
+    if not count_sides(data) and not data.carries_vector:
+        of_samples = "--sample_vector or --vector_columns"
+        reasons["side_dropout"] = f"it is for tokens with --environments or --kmers, and for samples with {of_samples}"
     if not tokens or args.input_layers:
         reasons["input_init"] = "it is for an embedding of tokens; linear layers start orthogonal"
     return {name: why for name, why in reasons.items() if name in given}

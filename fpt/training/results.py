@@ -201,6 +201,7 @@ def model_record(job: Job, made: Made) -> ModelRecord:
             licence=prepared.task.licence,
             arguments=portable,
             manifest=cast(Manifest, prepared.manifest.to_dict()),
+            schema=prepared.manifest.schema,
         ),
         training=TrainingRecord(
             seed=args.seed,
