@@ -12,6 +12,7 @@ from fpt.args import DataArguments, ModelArguments, Training, as_dict
 from fpt.backbones.base import NONE, RANDOM, RUN, backbone_names, is_drawn
 from fpt.data.own_options import OwnOptions
 from fpt.errors import FPTError
+from fpt.flags.hints import of_molecules
 from fpt.models.base import MODELS, Estimator, Model
 from fpt.models.frozen import Frozen
 from fpt.models.tuning import parse_parts
@@ -138,7 +139,7 @@ def _unread_by_task(
         reasons["kmers"] = _has_none(task, "proteins and nucleotides", "protein")
     if data.environments is None:
         reasons["tokens"] = "it is for SMILES with --environments"
-    reasons |= _unread_options(task, options) | _unread_of_file(data)
+    reasons |= _unread_options(task, options, model) | _unread_of_file(data)
     return {name: why for name, why in reasons.items() if name in given}
 
 
@@ -149,7 +150,7 @@ def _has_none(task: Task, what: str, input_type: str) -> str:
     return f"it is for {what}; {task.name} has none"
 
 
-def _unread_options(task: Task, options: object) -> Reasons:
+def _unread_options(task: Task, options: object, model: Model) -> Reasons:
     """Of the options of a user's own data and of sounds."""
     reasons: Reasons = {}
     kinds = (
@@ -161,6 +162,8 @@ def _unread_options(task: Task, options: object) -> Reasons:
         if not isinstance(task, kind):
             reasons |= {name: _has_none(task, what, input_type) for name in names if hasattr(options, name)}
     if not isinstance(task, AudioTask | ImageTask):
+        if hasattr(options, "features") and (model.name == "morgan" or isinstance(getattr(task, "modality", None), Smiles)):
+            reasons["features"] = of_molecules(model.name)
         reasons["patch_size"] = f"it is for pictures and sound; {task.name} has none"
     if isinstance(options, AudioOptions) and isinstance(task, AudioTask):
         unused = ("num_mels", "frames_per_token") if options.features == "raw" else ("patch_size",)
