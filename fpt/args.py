@@ -16,6 +16,7 @@ from fpt.flags.checks import check_known, check_ranges, number_list
 T = TypeVar("T")
 PRECISIONS = ("no", "bf16", "fp16")
 SPLITS = ("train", "valid", "test")
+CALIBRATIONS = ("temperature",)
 READOUTS = ("last", "mean", "attention", "all")
 VECTORS = ("counts", "descriptors", "counts+descriptors")
 # Those of transformers that need no settings of their own.
@@ -62,6 +63,11 @@ class DataArguments:
         "For SMILES: numbers of the whole molecule that become its first token: counts (of Morgan environments, as ECFP4 counts"
         " them), descriptors (RDKit's 2D descriptors, standardised on train) or counts+descriptors.",
     )
+    vector_columns: str | None = arg(
+        None,
+        "For your own texts, SMILES and proteins: columns of numbers, separated by commas, that become the first token of their"
+        " row, together with --sample_vector where both are given; standardised on train, a missing number is the mean.",
+    )
     augment: int = arg(0, "Random SMILES written for each training molecule besides the given one (0: none).")
     augment_each_epoch: bool = arg(
         False, "Write each training molecule as another random SMILES in every epoch; unlike --augment it stores none."
@@ -83,6 +89,11 @@ class DataArguments:
         if self.sample_vector is not None:
             check_known(self, sample_vector=VECTORS)
         check_ranges(self, augment=checks.Range(0, 10_000), max_bad_fraction=checks.SHARE, num_proc=checks.Range(1, 4096))
+
+    @property
+    def carries_vector(self) -> bool:
+        """Whether a sample has numbers that become its first token."""
+        return self.sample_vector is not None or self.vector_columns is not None
 
     @property
     def longest(self) -> int:
@@ -147,7 +158,9 @@ class ModelArguments:
         None, "Factor on the start of the input layer; 1 for tokens and 4 for patches when not given."
     )
     side_width: int = arg(64, "Width of the embedding of each side that a token carries (--environments, --kmers).")
-    side_dropout: float = arg(0.0, "Probability that a side of a token, or a number of --sample_vector, is left out in training.")
+    side_dropout: float = arg(
+        0.0, "Probability that a side of a token, or a number of --sample_vector or --vector_columns, is left out in training."
+    )
     input_positions: str = arg(
         "auto",
         "For patches: learned (trainable position embeddings), none, or auto (learned where the backbone has none of its own).",
@@ -198,6 +211,11 @@ class TrainArguments:
         "Decay of an exponential moving average of the trained parameters, such as 0.995; it is what is evaluated and kept"
         " (0: none).",
     )
+    calibrate: str | None = arg(
+        None,
+        "temperature: divide the logits of the finished model by one number, fitted on the validation split, so that its"
+        " probabilities are as often right as they say; not for regressions.",
+    )
     mixed_precision: str | None = arg(None, "no, bf16 or fp16; what `accelerate config` says when not given.")
     eval_steps: int = arg(250, "Evaluate on the validation split every N steps.")
     eval_batch_size: int = arg(64, "Samples in an evaluation batch on each device.")
@@ -226,6 +244,8 @@ class TrainArguments:
         check_ranges(self, learning_rate=checks.RATE, embedding_lr_scale=from_0, weight_decay=from_0, max_grad_norm=from_0)
         check_ranges(self, dropout=checks.DROPOUT, label_smoothing=checks.Range(0, 0.99), ema=checks.Range(0, 0.99999))
         check_known(self, lr_scheduler=SCHEDULES, mixed_precision=PRECISIONS, report_to=("none", "tensorboard", "wandb"))
+        if self.calibrate is not None:
+            check_known(self, calibrate=CALIBRATIONS)
         if self.seeds is not None:
             number_list(self.seeds, int, checks.SEED, "--seeds", "1,2,3")
         if self.learning_rates is not None:

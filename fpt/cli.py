@@ -16,6 +16,7 @@ from typing import Any
 from fpt.args import DataArguments, ModelArguments, TrainArguments, Training, as_dict
 from fpt.errors import FPTError, UsageError
 from fpt.flags.config_file import Configuration, read_configuration
+from fpt.flags.hints import of_molecules
 from fpt.flags.parser import parser_of, program, read_words
 
 
@@ -107,7 +108,8 @@ def read_training(
         described=bool(asked_help),
     )
     kinds = [DataArguments, ModelArguments, TrainArguments, *more, *(k for k in (task_kind, model_kind) if k is not None)]
-    values = read_words(parser_of(description, kinds, config=True), words)
+    meant = {"--features": of_molecules(str(chosen.get("model", ModelArguments.model)))}
+    values = read_words(parser_of(description, kinds, config=True), words, meant)
     values.pop("config", None)
     given, log = frozenset(values), []
     if configuration:

@@ -12,7 +12,9 @@ from fpt.text.table import plain_table
 
 # Values by metric, None where one is not defined.
 Scores = dict[str, float | None]
-LOWER_IS_BETTER = {"loss", "mae", "rmse", "mse", "mae_units"}
+LOWER_IS_BETTER = {"loss", "mae", "rmse", "mse", "mae_units", "ece"}
+# Bins of equal width of the expected calibration error.
+BINS = 15
 
 # How far apart log-odds, or numbers in standard deviations, of one input may be: absolute near 0, relative beyond 1. The same
 # samples in batches of other sizes and paddings through a GPT-2 of 6 layers of width 256 were up to 4e-6 (fp32) and 1e-2 (bf16,
@@ -190,6 +192,20 @@ def multilabel_metrics(labels: np.ndarray, probabilities: np.ndarray, resolution
         "auroc": _mean([roc_auc_score(true[:, n], r) for n, r in zip(both, ranks, strict=True)]),
         "auprc": _mean([average_precision_score(true[:, n], r) for n, r in zip(both, ranks, strict=True)]),
     }
+
+
+def expected_calibration_error(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+    """Mean distance between how often predictions are right and how confident they are, over bins of equal width.
+
+    Guo et al. 2017, arXiv 1706.04599, equation 3.
+
+    Args:
+        confidences: (predictions,) from 0 to 1, the probability of what is predicted.
+        right: (predictions,) bool.
+    """
+    numbers = np.clip(np.ceil(confidences * bins) - 1, 0, bins - 1).astype(np.int64)
+    gaps = np.bincount(numbers, weights=right.astype(np.float64) - confidences, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidences))
 
 
 def is_better(metric: str, new: float | None, old: float | None) -> bool:

@@ -71,6 +71,33 @@ class TuningResult:
     readout: str = "last"
 
 
+@dataclass(frozen=True)
+class CalibrationScores:
+    """Log loss (nats) and expected calibration error on a split, before and after its probabilities were calibrated."""
+
+    loss_before: float
+    loss: float
+    ece_before: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature that logits are divided by, fitted on the validation split; see `fpt.calibration`.
+
+    Attributes:
+        test: None where the test split was not scored.
+    """
+
+    temperature: float
+    valid: CalibrationScores
+    test: CalibrationScores | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} is not above 0")
+
+
 @with_config(OPEN)
 class OutputValues(TypedDict):
     """The output in the manifest of the data, with whatever else its kind has."""
@@ -134,6 +161,7 @@ class RunResults(RunFacts):
     Attributes:
         best_step: of the model that is scored; 0 of an estimator, which has no steps.
         chosen: what an estimator was fitted with.
+        calibration: of the probabilities, None where they are as the model gives them.
         mfu: share of the matmul peak that training reached; where it makes no sense, `mfu_left_out` is the reason.
         padding: share of positions that is padding, in the batches of the run (``grouped``) and in random ones.
     """
@@ -145,6 +173,7 @@ class RunResults(RunFacts):
     tuning: TuningResult | None = None
     input_start: str | None = None
     chosen: dict[str, Any] | None = None
+    calibration: Calibration | None = None
     trainable_parameters: Count | None = None
     total_parameters: Count | None = None
     wall_seconds: Seconds
@@ -178,7 +207,7 @@ class RunResults(RunFacts):
         return {name: value for name, value in plain.items() if value is not None or name in null}
 
 
-RECORDS = (BackboneResult, SplitResult, DeviceResult, TuningResult)
+RECORDS = (BackboneResult, SplitResult, DeviceResult, TuningResult, Calibration)
 
 
 def read_results(folder: Path) -> RunResults:

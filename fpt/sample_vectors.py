@@ -86,7 +86,10 @@ def measured(read: Callable[[], Iterable[np.ndarray]], plain: int) -> SampleVect
     scaler, dim = StandardScaler(), 0
     for batch in read():
         dim = batch.shape[1]
-        if dim > plain:
+        if dim == plain:
+            continue
+        # A number that no sample of a batch has is no reason to warn.
+        with np.errstate(invalid="ignore", divide="ignore"):
             scaler.partial_fit(batch[:, plain:].astype(np.float64))
     mean, std = np.zeros(0), np.ones(0)
     if dim > plain:

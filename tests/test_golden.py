@@ -56,6 +56,7 @@ ADDED = {
     "side_buckets": 4096,
     "tokens": "all",
     "sample_vector": None,
+    "vector_columns": None,
     "readout": "last",
 }
 

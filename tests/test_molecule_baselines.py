@@ -14,8 +14,9 @@ from rdkit.Chem import Descriptors
 from test_baselines import groups
 
 from fpt.args import ModelArguments
-from fpt.cli import parse_training
+from fpt.cli import parse_training, read_training, refuse_unread
 from fpt.errors import FPTError, UsageError
+from fpt.flags.unread import unread_flags
 from fpt.models.base import MODELS
 from fpt.models.estimators import ESTIMATORS, Problem
 from fpt.models.molecule_features import Features, read_features
@@ -162,3 +163,33 @@ def test_a_missing_package_of_an_estimator_is_one_line(package: str, monkeypatch
     expected = f"--estimator {package} needs the package {package}, which is not installed; pip install 'fpt[{package}]'"
     with pytest.raises(FPTError, match=re.escape(expected)):
         MODELS["morgan"].check(args)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (
+            "--dataset cyp3a4 --model morgan",
+            "unknown argument '--features': it is for sounds; the features of .* --morgan_features",
+        ),
+        (
+            "--dataset tdc/hERG --model morgan",
+            "unknown argument '--features': .* --model morgan reads are named by --morgan_features",
+        ),
+        (
+            "--dataset csv:x.csv --input_type smiles --model morgan",
+            "--features is not read: it is for sounds; the features of molecules that --model morgan reads are named by"
+            " --morgan_features",
+        ),
+        ("--dataset csv:x.csv --model morgan", "--features is not read: it is for sounds; the features .* --morgan_features"),
+        (
+            "--dataset cyp3a4",
+            "unknown argument '--features': it is for sounds; numbers .* by --sample_vector, .* --morgan_features",
+        ),
+        ("--dataset csv:x.csv --input_type smiles", "--features is not read: it is for sounds; numbers .* by --sample_vector"),
+        ("--dataset csv:x.csv", r"--features is not read: it is for sound; csv:x\.csv is read as text"),
+    ],
+)
+def test_features_of_molecules_are_not_those_of_sounds(words: str, why: str) -> None:
+    with pytest.raises(FPTError, match=why):
+        refuse_unread(unread_flags(read_training(f"{words} --features counts+descriptors".split())))

@@ -12,7 +12,7 @@ Nothing in it is pickled.
 
 from fpt.checkpoint.config import CARD, CONFIG, TOKENIZER, WEIGHTS, CheckpointConfig, ModelRecord, read_config
 from fpt.checkpoint.load import find_checkpoint, load_checkpoint, load_checkpoints, load_trainable, trained_backbone
-from fpt.checkpoint.save import Scored, add_test_metrics, save_checkpoint
+from fpt.checkpoint.save import Scored, add_calibration, add_test_metrics, save_checkpoint
 
 __all__ = [
     "CARD",
@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointConfig",
     "ModelRecord",
     "Scored",
+    "add_calibration",
     "add_test_metrics",
     "find_checkpoint",
     "load_checkpoint",

@@ -7,9 +7,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from fpt.calibration import shown
 from fpt.checkpoint.config import CheckpointConfig
 from fpt.metrics import Scores, shown_metric
 from fpt.outputs import Classes, MultiLabel, Output
+from fpt.results import Calibration
 from fpt.text.escape import markdown, markdown_block, markdown_code, yaml_text
 from fpt.text.table import markdown_table
 
@@ -29,7 +31,7 @@ Data: {{ source }}, {{ licence }}{{ labels }}.
 Training: {{ settings }}. Model of step {{ step }}, picked on the validation split:
 
 {{ scores }}
-
+{{ calibration }}
 Score or use it:
 
 ```
@@ -101,6 +103,7 @@ def model_card(config: CheckpointConfig) -> str:
         settings=markdown(settings),
         step=markdown(config.step),
         scores=_scores(scores),
+        calibration=_calibration(config.calibration),
         command=markdown_block(config.command),
         license_said=markdown(training.license or "not said; heed those of the data and of the backbone"),
     )
@@ -120,6 +123,17 @@ def _scores(scores: dict[str, Scores]) -> str:
     metrics = [m for m in scores["valid"] if any(s.get(m) is not None for s in scores.values())]
     cells = [[m, *(shown_metric(score) if (score := s.get(m)) is not None else "" for s in scores.values())] for m in metrics]
     return "\n".join(markdown_table(["metric", "valid", "test"], cells))
+
+
+def _calibration(found: Calibration | None) -> str:
+    """How the probabilities are calibrated, as a paragraph; empty where they are not."""
+    if found is None:
+        return ""
+    splits = [f"On {name}: {shown(change)}." for name in ("valid", "test") if (change := getattr(found, name)) is not None]
+    return (
+        f"\nProbabilities are calibrated: logits are divided by the temperature {found.temperature:.4g}, fitted on the validation"
+        f" split (arXiv 1706.04599). {' '.join(splits)}\n"
+    )
 
 
 def _metadata(config: CheckpointConfig, test: Scores) -> ModelCardData:

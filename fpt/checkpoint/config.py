@@ -20,8 +20,9 @@ from fpt.inputs import INPUTS, Input, Tokens
 from fpt.metrics import RESOLUTIONS, Scores
 from fpt.models.base import MODELS, NetworkModel, NetworkRecord
 from fpt.models.tuning import PARTS, Tuning
-from fpt.outputs import OUTPUTS, Output
-from fpt.results import OPEN
+from fpt.outputs import OUTPUTS, Output, Value
+from fpt.results import OPEN, Calibration
+from fpt.tasks.row_vectors import check_columns
 from fpt.tasks.sides import check_agree
 from fpt.untrusted.typed import as_type, read_json
 
@@ -34,7 +35,7 @@ LARGEST_BATCH = 2**20
 # Arguments of the data that are of one machine or of one run.
 LOCAL = ("data_dir", "cache_dir", "num_proc", "split_seed")
 # Keys that are not there, rather than null, where they have no value.
-LEFT_OUT = ("core_config", "test_metrics")
+LEFT_OUT = ("core_config", "test_metrics", "calibration")
 # Order of the keys of `core` in the file of a baseline.
 BASELINE_KEYS = ("name", "seed", "dtype", "revision", "num_layers", "sha256", "hub_id")
 
@@ -164,6 +165,7 @@ class CheckpointConfig(ModelRecord):
     Attributes:
         fpt_version: of this package, that wrote it.
         step: of the model, with its `valid_metrics`.
+        calibration: of its probabilities, None where they are as the model gives them.
         full: whether the file of weights has those of the backbone as well; `core_config` is then its architecture.
 
     Raises:
@@ -178,6 +180,7 @@ class CheckpointConfig(ModelRecord):
     model_sha256: str
     tokenizer_sha256: str | None = None
     test_metrics: Scores | None = None
+    calibration: Calibration | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values, which `parse_config` reads."""
@@ -191,6 +194,7 @@ class CheckpointConfig(ModelRecord):
             "model_sha256": self.model_sha256,
             "tokenizer_sha256": self.tokenizer_sha256,
             "test_metrics": self.test_metrics,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
         }
         return {name: value for name, value in values.items() if value is not None or name not in LEFT_OUT}
 
@@ -206,6 +210,7 @@ class CheckpointConfig(ModelRecord):
         if isinstance(self.input, Tokens) != (self.tokenizer_sha256 is not None):
             raise FPTError("a model on tokens needs a tokenizer_sha256, and no other model has one")
         check_agree(self.input, self.data.arguments, self.task)
+        check_columns(self.input.vector, self.data.arguments, self.data.schema)
         kind = MODELS[self.model]
         if (self.network is not None) != isinstance(kind, NetworkModel):
             raise FPTError(f"model {self.model!r} and the presence of network contradict each other")
@@ -215,6 +220,8 @@ class CheckpointConfig(ModelRecord):
             _check_network(self.network, kind)
         if self.full and self.core_config is None:
             raise FPTError("full is true, and core_config is missing")
+        if self.calibration is not None and isinstance(self.output, Value):
+            raise FPTError("output and calibration contradict each other: a number has no probability")
         self._check_backbone()
 
     def _check_names(self) -> None:

@@ -20,16 +20,18 @@ from fpt.files.whole import new_folder, sha256_file, write_json, write_text
 from fpt.metrics import Scores
 from fpt.models.base import Network
 from fpt.models.fpt import FPT
+from fpt.results import Calibration
 from fpt.untrusted.typed import read_json
 from fpt.version import __version__
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A model of a run: the step that it is of, and its scores on the validation split."""
+    """A model of a run: the step that it is of, its scores on the validation split, and how its probabilities are calibrated."""
 
     step: int
     metrics: Scores
+    calibration: Calibration | None = None
 
 
 def save_checkpoint(
@@ -60,6 +62,7 @@ def save_checkpoint(
             fpt_version=__version__,
             step=scored.step,
             valid_metrics=scored.metrics,
+            calibration=scored.calibration,
             core_config=_plain_config(full_of) if isinstance(full_of, FPT) else None,
             full=isinstance(full_of, FPT),
             model_sha256=sha256_file(new / WEIGHTS),
@@ -74,7 +77,21 @@ def add_test_metrics(folder: Path, metrics: Scores) -> None:
     Raises:
         FPTError: the configuration there can't be read.
     """
-    config = replace(parse_config(read_json(folder / CONFIG), str(folder / CONFIG)), test_metrics=metrics)
+    _change(folder, test_metrics=metrics)
+
+
+def add_calibration(folder: Path, calibration: Calibration, metrics: Scores) -> None:
+    """Write a calibration, and the scores of the validation split with it, as `add_test_metrics` does.
+
+    Raises:
+        FPTError: the configuration there can't be read.
+    """
+    _change(folder, calibration=calibration, valid_metrics=metrics)
+
+
+def _change(folder: Path, **values: Any) -> None:
+    """Give the configuration of a checkpoint other values, and write the model card anew."""
+    config = replace(parse_config(read_json(folder / CONFIG), str(folder / CONFIG)), **values)
     with new_folder(folder) as new:
         shutil.copytree(folder, new, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
         _describe(new, config)

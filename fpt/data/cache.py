@@ -28,6 +28,7 @@ from fpt.files.disk import reason, refusals
 from fpt.files.whole import alone, cache_home, slug, user_path
 from fpt.inputs import Patches
 from fpt.tasks.base import SPLITS, GeneratedTask, Source, Task, rejected_rows, resolve
+from fpt.tasks.row_vectors import check_vector_columns
 from fpt.tasks.sides import check_sides, count_sides
 from fpt.text.log import Log
 
@@ -199,6 +200,7 @@ def describe_request(task: Task, args: DataArguments, seed: int, tokenizer: PreT
         augment=args.augment,
         sides=sides_asked(args),
         sample_vector=args.sample_vector,
+        vector_columns=args.vector_columns,
     )
 
 
@@ -214,6 +216,7 @@ def check_arguments(task: Task, args: DataArguments) -> None:
         FPTError: the options leave no token, or make no sense together.
     """
     check_sides(args, task.name)
+    check_vector_columns(args, task)
     if args.tokenizer is not None:
         if args.longest < 3:
             raise FPTError(f"--max_length {args.max_length} leaves no room for [BOS], a token and [EOS]; give at least 3")

@@ -105,14 +105,14 @@ def describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokeniz
 
 def describe_vector(args: DataArguments, train: Dataset) -> SampleVector | None:
     """The vector that samples carry, as it is on the training split; None where they carry none."""
-    if args.sample_vector is None:
+    if not args.carries_vector:
         return None
     rows = train.select_columns([COLUMN]).with_format("numpy")
 
     def read() -> Iterator[np.ndarray]:
         return (np.asarray(batch[COLUMN], dtype=np.float32) for batch in rows.iter(batch_size=SHARD))
 
-    return measured(read, plain_numbers(args.sample_vector))
+    return measured(read, plain_numbers(args.sample_vector or ""))
 
 
 def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

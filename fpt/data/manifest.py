@@ -37,7 +37,7 @@ class Request:
         max_length, keep_notation, libraries: None for generated data, which has no entry.
         features: what a view of a task makes of a row, None for the task's own.
         sides: of tokens; None where they have none.
-        sample_vector: what a sample carries as its first token; None for nothing.
+        sample_vector, vector_columns: what a sample carries as its first token; None for nothing.
         tokenizer: its name where it is trained on the texts, else its hash; None for numbers.
     """
 
@@ -58,6 +58,7 @@ class Request:
     augment: int | None = None
     sides: SidesAsked | None = None
     sample_vector: str | None = None
+    vector_columns: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values. What does not apply is left out: a new field must not change the key of an entry without it."""

@@ -35,6 +35,7 @@ class Roles:
     id: str | None = None
     split: str | None = None
     group: str | None = None
+    vector: str | None = None
 
 
 def assign_roles(
@@ -52,15 +53,18 @@ def assign_roles(
     """
     names = [str(name) for name in table.rows.columns]
     label = _named(names, roles.label, "--label_column", whose) or _one_of(names, LABEL_NAMES)
+    vectors = _several(names, roles.vector, "--vector_columns", whose)
     group = _named(names, roles.group, "--group_column", whose)
     split = _named(names, roles.split, "--split_column", whose) if roles.split is not None else _split_column(table)
     inputs = _inputs(names, roles.inputs, input_type, whose)
     if roles.id is None:
-        taken = {*inputs, label, group, split}
+        taken = {*inputs, *vectors, label, group, split}
         row_id = next((name for name in names if name not in taken and _is_id(table.rows[name], name)), None)
     else:
         row_id = _named(names, roles.id, "--id_column", whose)
-    left = [name for name in names if name not in {label, split, row_id, SPLIT, SHA} and (name != group or roles.inputs)]
+    left = [
+        name for name in names if name not in {label, split, row_id, SPLIT, SHA, *vectors} and (name != group or roles.inputs)
+    ]
     guessed = not inputs
     inputs = inputs or _guess_inputs(table, left, input_type, known_inputs, whose, marks)
     if label is None:
@@ -79,8 +83,14 @@ def assign_roles(
     ):
         if name is not None and role != "label" and name == label:
             raise FPTError(f"column {name!r} of {whose} is both the label and --{role}_column; give two different ones")
+        if name is not None and name in vectors:
+            flag = f"--{role}_column" if given else f"the {role}"
+            raise FPTError(f"column {name!r} of {whose} is both {flag} and one of --vector_columns; leave it out of these")
         if name is not None:
             found.append(ColumnSchema(name, role, guessed=given is None and name != SPLIT))
+    if both := [name for name in vectors if name in inputs]:
+        raise FPTError(f"column {both[0]!r} of {whose} is both the input and one of --vector_columns; leave it out of these")
+    found += [ColumnSchema(name, "vector", "number") for name in vectors]
     used = {column.name for column in found}
     return (*found, *(ColumnSchema(name, "ignored") for name in names if name not in used and name != SHA))
 
@@ -136,14 +146,21 @@ def _is_id(cells: pd.Series, name: str) -> bool:
 
 
 def _inputs(names: Sequence[str], given: str | None, input_type: str, whose: str) -> list[str]:
+    if given and input_type != NUMBERS:
+        return [name for name in [_named(names, given, "--input_column", whose)] if name]
+    return _several(names, given, "--input_column", whose)
+
+
+def _several(names: Sequence[str], given: str | None, flag: str, whose: str) -> list[str]:
+    """The columns that a flag names, separated by commas."""
     if not given:
         return []
     if given.strip() in names:
         return [given.strip()]
-    wanted = [name.strip() for name in given.split(",")] if input_type == NUMBERS else [given]
+    wanted = [name.strip() for name in given.split(",")]
     if len(set(wanted)) < len(wanted):
-        raise FPTError(f"--input_column {given!r} names a column twice")
-    return [name for one in wanted if (name := _named(names, one, "--input_column", whose))]
+        raise FPTError(f"{flag} {given!r} names a column twice")
+    return [name for one in wanted if (name := _named(names, one, flag, whose))]
 
 
 def _guess_inputs(

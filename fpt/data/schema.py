@@ -36,7 +36,7 @@ class ColumnSchema:
     """One column.
 
     Attributes:
-        role: input, label, id, split, group or ignored.
+        role: input, vector (a number beside the input), label, id, split, group or ignored.
         type: text, smiles, protein, number, image, audio, classes or multilabel; empty where it does not matter.
         guessed: whether no flag named it.
         missing: cells without a value.
@@ -92,6 +92,8 @@ class Schema:
         moments = sum(len(column.mean) for column in self.of("input"))
         if moments not in (0, 1) and moments != self.width:
             raise ValueError(f"{moments} means for samples of {self.width} numbers")
+        if any(len(column.mean) > 1 for column in self.of("vector")):
+            raise ValueError("a column of one number has several means")
 
     def with_lists(self, cells: Sequence[Any], decimal_given: bool) -> Schema:
         """Decide whether the only input column holds lists or numbers.
@@ -122,6 +124,11 @@ class Schema:
         return [column.name for column in self.of("input")]
 
     @property
+    def vectors(self) -> list[str]:
+        """Names of the columns whose numbers are a part of the sample's first token, in the order the model reads them."""
+        return [column.name for column in self.of("vector")]
+
+    @property
     def marks(self) -> tuple[str, ...]:
         """Lower-case texts that mean no value."""
         return MISSING if self.missing_values is None else ("", *self.missing_values)
@@ -139,6 +146,15 @@ class Schema:
         if self.width is not None and len(values) != self.width:
             raise ValueError(f"{len(values)} numbers where the other samples have {self.width}")
         return np.array(values, dtype=np.float64)
+
+    def number(self, cell: Any, name: str) -> float:
+        """The number of a cell of the column `name`; nan where it is missing.
+
+        Raises:
+            ValueError: it does not hold a number, with the column's name.
+        """
+        (number,) = replace(self, lists=False)._cell(cell, name)
+        return number
 
     def _cell(self, cell: Any, name: str) -> list[float]:
         try:
@@ -201,6 +217,9 @@ class Schema:
             out.append(f"input     `{printable(column.name)}`: {_number_text(column)}{_guessed(column, '--input_column')}")
         if len(inputs) > 12:
             out.append(f"input     … and {len(inputs) - 12} more")
+        out += [f"vector    `{printable(column.name)}`: {_number_text(column)}" for column in self.of("vector")[:12]]
+        if (more := len(self.of("vector")) - 12) > 0:
+            out.append(f"vector    … and {more} more")
         for column in self.of("label"):
             what = self.label.describe() if self.label else ""
             missing = f"; {column.missing:,} rows without a label" if column.missing else ""

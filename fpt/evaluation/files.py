@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
-from fpt.checkpoint import CheckpointConfig
+from fpt.calibration import of_each
 from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
 from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
 from fpt.ensemble import SPREAD, mean_prediction, spread_of
 from fpt.errors import FPTError, did_you_mean
+from fpt.evaluation.members import Members
 from fpt.evaluation.predict import check_finite, predict
 from fpt.evaluation.row_reader import RowReader
-from fpt.models.base import Network
 from fpt.outputs import Output
 from fpt.tasks.audio import AudioTask, sound_suffixes
 from fpt.tasks.base import Task
@@ -83,14 +82,14 @@ def read_inputs(
         FPTError: the file is empty or malformed, or a column is not there.
     """
     table = read_table(path, options or TableOptions())
-    columns = input_columns(table, column, task, schema, str(path))
+    columns = {**input_columns(table, column, task, schema, str(path)), **vector_columns(table, schema, str(path))}
     bad = {record.row: record.reason for record in table.rejected}
     short = {record.row: dict(zip(table.rows.columns, record.cells, strict=False)) for record in table.rejected}
     lost = pd.DataFrame.from_dict(short, orient="index", columns=table.rows.columns, dtype=object)
     rows = pd.concat([table.rows, lost]).sort_index() if bad else table.rows
     places = {row: place for place, row in enumerate(rows.index)}
     rows = rows.reset_index(drop=True).map(_plain_cell)
-    separator = decimal_in(rows, columns.values(), schema, decimal)
+    separator = decimal_in(rows, columns, schema, decimal)
     shown = ", ".join(f"{printable(name)!r}" for name in columns.values())
     about = ", ".join(f"{k} {v}" for k, v in table.format.items() if v) + (f"; decimal {separator!r}" if separator else "")
     log(f"{path}: {about}; input: {shown}")
@@ -140,6 +139,22 @@ def input_columns(table: Table, column: str | None, task: Task, schema: Schema |
     return {wanted[0] if wanted else known[0]: known[0]}
 
 
+def vector_columns(table: Table, schema: Schema | None, whose: str) -> dict[str, str]:
+    """The file's columns of numbers beside the input, which have the names of the training data.
+
+    Raises:
+        FPTError: one is missing.
+    """
+    wanted = schema.vectors if schema is not None else []
+    names = [str(name) for name in table.rows.columns]
+    if missing := [name for name in wanted if name not in names]:
+        raise FPTError(
+            f"{whose} has no column {', '.join(map(repr, missing[:5]))}{did_you_mean(missing[0], names)}; the model was trained"
+            f" with --vector_columns {','.join(wanted)} and reads them by these names"
+        )
+    return {name: name for name in wanted}
+
+
 def _check_header(name: str, table: Table, task: Task, whose: str) -> None:
     """Refuse a list without a header, whose first input would be taken for one.
 
@@ -166,9 +181,7 @@ def predict_file(
     inputs: Inputs,
     task: Task,
     args: DataArguments,
-    models: Sequence[Network],
-    tokenizer: PreTrainedTokenizerBase | None,
-    config: CheckpointConfig,
+    members: Members,
     batch_size: int,
     accelerator: Accelerator,
     writings: int = 0,
@@ -183,8 +196,9 @@ def predict_file(
         ``spread``, see `fpt.ensemble`) and ``reason``: why a row has an empty prediction, that its input was cut, or that it
         has unknown tokens.
     """
-    output, rows = config.output, inputs.rows
-    reader = RowReader(_reading_task(task, inputs, config.data.schema), args, tokenizer, config.input, writings)
+    config, models, rows = members.config, members.models, inputs.rows
+    output = config.output
+    reader = RowReader(_reading_task(task, inputs, config.data.schema), args, members.tokenizer, config.input, writings)
     samples = _Listed()
     cells: dict[str, list[str]] = {name: [""] * len(rows) for name in output_columns(output, len(models))}
     found = {name: list(rows[column]) for name, column in inputs.columns.items()}
@@ -201,7 +215,7 @@ def predict_file(
         each = [predict(accelerator.prepare(m), samples, config.input, output, batch_size, accelerator)[0] for m in models]
         for predictions in each:
             check_finite(predictions)
-        places, each = _by_row(samples, each)
+        places, each = _by_row(samples, of_each(output, each, members.temperatures))
         spreads = spread_of(each, output)
         for row, prediction, spread in zip(places, mean_prediction(each), spreads, strict=True):
             for name, cell in zip(output.columns(), output.cells(prediction), strict=True):
@@ -228,15 +242,16 @@ def _reading_task(task: Task, inputs: Inputs, schema: Schema | None) -> Task:
     return task.with_schema(schema if inputs.decimal is None else replace(schema, decimal=inputs.decimal))
 
 
-def decimal_in(rows: pd.DataFrame, columns: Iterable[str], schema: Schema | None, given: str | None) -> str | None:
+def decimal_in(rows: pd.DataFrame, columns: Mapping[str, str], schema: Schema | None, given: str | None) -> str | None:
     """The decimal separator of a file: as its cells show, else that of the training data; None where no numbers are read.
 
     Raises:
         FPTError: a cell may be two numbers, and training does not decide.
     """
-    if schema is None or not any(column.type == "number" for column in schema.of("input")):
+    numeric = {c.name for role in ("input", "vector") for c in schema.of(role) if c.type == "number"} if schema else set()
+    if schema is None or not numeric:
         return None
-    cells = {name: list(rows[name]) for name in columns}
+    cells = {column: list(rows[column]) for name, column in columns.items() if name in numeric}
     return schema.decimal if schema.lists else decimal_of(cells, given, "the file", schema.decimal)
 
 
@@ -246,8 +261,7 @@ def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inpu
     Raises:
         FPTError: a row does not have the model's columns.
     """
-    names = schema.inputs if schema is not None else []
-    names = names or ["input"]
+    names = ((schema.inputs if schema is not None else []) or ["input"]) + (schema.vectors if schema is not None else [])
     if isinstance(inputs, pd.DataFrame):
         inputs = inputs.to_dict("records")
     if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, (Iterable, pd.DataFrame)):
@@ -267,4 +281,5 @@ def as_rows(inputs: Sequence[Any] | pd.DataFrame, schema: Schema | None) -> Inpu
         else:
             rows.append({names[0]: row if numbers or isinstance(row, (bytes, list, tuple, dict, np.ndarray)) else cell_text(row)})
     frame = pd.DataFrame(rows, columns=names, dtype=object)
-    return Inputs(frame, {name: name for name in names}, {}, decimal=decimal_in(frame, names, schema, None))
+    same = {name: name for name in names}
+    return Inputs(frame, same, {}, decimal=decimal_in(frame, same, schema, None))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from fpt.calibration import temperature_of
 from fpt.checkpoint import CheckpointConfig, find_checkpoint, load_checkpoints
 from fpt.errors import FPTError
 from fpt.models.base import Network
@@ -35,6 +36,19 @@ class Members:
     def config(self) -> CheckpointConfig:
         """The configuration of the first one; those of the others say the same of the data."""
         return self.configs[0]
+
+    @property
+    def temperatures(self) -> list[float | None]:
+        """Of each, None of one that is not calibrated."""
+        return [temperature_of(config.calibration) for config in self.configs]
+
+    @property
+    def calibrated(self) -> str:
+        """How they are calibrated, in words that follow a comma; empty where none is."""
+        if not any(self.temperatures):
+            return ""
+        shown = ", ".join("none" if value is None else f"{value:.4g}" for value in self.temperatures)
+        return f", calibrated by {'the temperature' if len(self.configs) == 1 else 'the temperatures'} {shown}"
 
 
 def find_members(checkpoints: Sequence[str], log: Log) -> list[Path]:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from datasets import Dataset
 
+from fpt.calibration import of_each
 from fpt.data.batches import SortedBatchSampler, fed, make_loader
 from fpt.data.prepared import Prepared
 from fpt.data.window_samples import WindowSamples
@@ -74,12 +75,19 @@ def check_finite(predictions: np.ndarray) -> None:
 
 
 def predict_split(
-    model: torch.nn.Module, prepared: Prepared, split: str, batch_size: int, accelerator: Accelerator, writings: int = 0
+    model: torch.nn.Module,
+    prepared: Prepared,
+    split: str,
+    batch_size: int,
+    accelerator: Accelerator,
+    writings: int = 0,
+    temperature: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and labels of a split, the labels in their own unit; see `predict`.
 
     Args:
         writings: random SMILES of each molecule whose predictions are averaged with that of the stored one.
+        temperature: calibrates the predictions, each before the mean; None leaves them as the model gives them.
 
     Raises:
         FPTError: there are to be some, and the task has no SMILES.
@@ -96,7 +104,7 @@ def predict_split(
         samples = prepared.rewritten(split, number)
         samples.start_epoch(0)
         each.append(predict(model, samples, prepared.input, prepared.output, batch_size, accelerator)[0])
-    return mean_prediction(each), labels
+    return mean_prediction(of_each(prepared.output, each, [temperature] * len(each))), labels
 
 
 def resolution_of(model: torch.nn.Module, accelerator: Accelerator) -> float:

@@ -49,8 +49,9 @@ class Predictor:
         check_alike(records, self.folders)
         self.accelerator = make_accelerator(records[0].mixed_precision)
         # A run may have replaced the checkpoint meanwhile: this record is the one of the model.
-        members = load_members(self.folders, log, backbone)
-        self.models, self.tokenizer, self._record = members.models, members.tokenizer, members.config
+        self._members = load_members(self.folders, log, backbone)
+        self.models, self.tokenizer = self._members.models, self._members.tokenizer
+        self._record = self._members.config
         self.task, self.args = _task_of(self._record, self.folders[0])
 
     @property
@@ -69,7 +70,8 @@ class Predictor:
         """Predict raw inputs: SMILES, texts or sequences as they are, pictures and sounds by their file names.
 
         Args:
-            inputs: for a model of several input columns, mappings by the columns' names, sequences in their order, or a table.
+            inputs: for a model of several columns (of numbers, or --vector_columns beside its input), mappings by the columns'
+                names, sequences in their order (the input first), or a table.
                 For a forecast the history: a table, or mappings, with the columns of the training data.
             test_time_augment: random SMILES of each molecule whose predictions are averaged with that of the given one.
 
@@ -90,7 +92,7 @@ class Predictor:
         if size < 1:
             raise FPTError(f"batch_size {size} must be at least 1")
         with understood(self.folders[0]):
-            about = self.task, self.args, self.models, self.tokenizer, self._record
+            about = self.task, self.args, self._members
             out = predict_file(rows, *about, size, self.accelerator, test_time_augment)
         return [self._plain(row) for row in out.to_dict("records")]
 

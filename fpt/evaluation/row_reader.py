@@ -12,12 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
 from fpt.data.rewritten import smiles_of, write
+from fpt.data.schema import Schema
+from fpt.data.table import printable
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.sample_vectors import COLUMN
 from fpt.tasks.audio import AudioTask
 from fpt.tasks.base import Task
 from fpt.tasks.images import ImageTask
+from fpt.tasks.row_vectors import ROW_NUMBERS
 from fpt.tasks.rows import beside
 
 # Of the random SMILES that a prediction is the mean of.
@@ -59,9 +62,10 @@ class RowReader:
         samples = [self._sample(features, 0)]
         if self.writings:
             others = write(smiles_of(self.task), read["text"], self.writings, WRITING_SEED)
-            features_of_others = self.task.encode({"text": list(others)}, self.args, self.tokenizer)
+            same = {name: [value] * len(others) for name, value in read.items()}
+            features_of_others = self.task.encode({**same, "text": list(others)}, self.args, self.tokenizer)
             samples += [self._sample(features_of_others, i) for i, why in enumerate(features_of_others["reason"]) if not why]
-        return samples, "; ".join(_remarks(features, self.task, self.args))
+        return samples, "; ".join(_remarks(features, read, self.task, self.args))
 
     def _sample(self, features: Mapping[str, Sequence[Any]], number: int) -> dict[str, Any]:
         names = (self.shape.column, *([COLUMN] if self.shape.vector else []))
@@ -75,7 +79,8 @@ def _read(task: Task, cells: dict[str, Any]) -> dict[str, Any]:
     (first, *_) = cells.values()
     if isinstance(first, bytes) and isinstance(task, (ImageTask, AudioTask)):
         return {"image" if isinstance(task, ImageTask) else "sound": first}
-    if any(isinstance(cell, (list, tuple, dict, np.ndarray)) for cell in cells.values()) and task.tokenizer is not None:
+    # What stands beside a text is a number, which says by itself what is wrong with it.
+    if isinstance(first, (list, tuple, dict, np.ndarray)) and task.tokenizer is not None:
         raise ValueError("not a text")
     return task.read_row(cells)
 
@@ -94,8 +99,12 @@ def _check_vector(sample: Mapping[str, np.ndarray], shape: Input) -> None:
         )
 
 
-def _remarks(features: Mapping[str, Sequence[Any]], task: Task, args: DataArguments) -> list[str]:
+def _remarks(features: Mapping[str, Sequence[Any]], read: Mapping[str, Any], task: Task, args: DataArguments) -> list[str]:
     """What a user should know of an input that was predicted."""
     remarks = [task.cut_reason(args)] if features.get("cut", [False])[0] else []
     unknown = int(features.get("unknown", [0])[0])
-    return remarks + ([f"{unknown} unknown {'token' if unknown == 1 else 'tokens'}"] if unknown else [])
+    remarks += [f"{unknown} unknown {'token' if unknown == 1 else 'tokens'}"] if unknown else []
+    schema: Schema | None = getattr(task, "schema", None)
+    missing = np.flatnonzero(np.isnan(read.get(ROW_NUMBERS, ())))
+    names = [printable(schema.vectors[place], 30) for place in missing] if schema is not None else []
+    return remarks + ([f"no value in {', '.join(map(repr, names))}, the training mean is read"] if names else [])

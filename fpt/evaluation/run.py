@@ -11,6 +11,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from fpt.args import DataArguments
+from fpt.calibration import calibrated, mean_metrics
 from fpt.checkpoint import CheckpointConfig, read_config
 from fpt.checkpoint.load import understood
 from fpt.data.cache import prepare
@@ -18,7 +19,6 @@ from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
 from fpt.data.series import SeriesTable
 from fpt.data.table import TableOptions
-from fpt.ensemble import mean_prediction
 from fpt.errors import FPTError
 from fpt.evaluation import files, forecasts
 from fpt.evaluation.arguments import EvaluateArguments
@@ -73,10 +73,8 @@ def run(args: EvaluateArguments) -> None:
             _report_forecast(ahead, args, accelerator)
             return
         with understood(folder):
-            out = files.predict_file(
-                inputs, task, data, members.models, tokenizer, config, batch_size, accelerator, args.test_time_augment
-            )
-        _report_predictions(out, args, accelerator)
+            out = files.predict_file(inputs, task, data, members, batch_size, accelerator, args.test_time_augment)
+        _report_predictions(out, args, accelerator, members.calibrated)
         return
     seed, wanted = config.data.split_seed, config.data.data_sha256
     with accelerator.main_process_first():
@@ -93,14 +91,18 @@ def run(args: EvaluateArguments) -> None:
 
 def _scores(members: Members, prepared: Prepared, args: EvaluateArguments, batch_size: int, accelerator: Accelerator) -> Scores:
     """Metrics of the model, or of the mean prediction of several."""
-    each = []
-    for model in members.models:
-        predictions, labels = predict_split(
-            accelerator.prepare(model), prepared, args.split, batch_size, accelerator, args.test_time_augment
-        )
+    output, resolution, each = prepared.output, resolution_of(members.models[0], accelerator), []
+    alone = len(members.models) == 1 and not args.test_time_augment
+    for model, temperature in zip(members.models, members.temperatures, strict=True):
+        about = prepared, args.split, batch_size, accelerator, args.test_time_augment
+        # The ranks of one model are those of what it gives, whatever its temperature.
+        predictions, labels = predict_split(accelerator.prepare(model), *about, None if alone else temperature)
         check_finite(predictions)
         each.append(predictions)
-    return prepared.output.metrics(labels, mean_prediction(each), resolution_of(members.models[0], accelerator))
+    if alone and temperature is not None:
+        plain = output.metrics(labels, each[0], resolution)
+        return calibrated(output, labels, each[0], plain, temperature).metrics
+    return mean_metrics(output, labels, each, members.temperatures, resolution)
 
 
 def _said(members: Members, prepared: Prepared, seed: int) -> str:
@@ -108,17 +110,17 @@ def _said(members: Members, prepared: Prepared, seed: int) -> str:
     config, count = members.config, len(members.models)
     about = f"{config.task}: backbone {config.core.name}, {prepared.split_method} split of seed {seed}"
     if count == 1:
-        return f"{about}, seed {config.training.seed}, model of step {config.step}"
+        return f"{about}, seed {config.training.seed}, model of step {config.step}{members.calibrated}"
     seeds = ", ".join(str(one.training.seed) for one in members.configs)
     names = dict.fromkeys(one.core.name for one in members.configs)
     mixed = f" on backbones {', '.join(names)}" if len(names) > 1 else ""
-    return f"{about}, mean prediction of {count} models{mixed} of seeds {seeds}"
+    return f"{about}, mean prediction of {count} models{mixed} of seeds {seeds}{members.calibrated}"
 
 
 def _written(members: Members, prepared: Prepared, metrics: dict[str, Scores], writings: int) -> dict[str, Any]:
     """The scores as they are written: JSON values."""
-    names = ("task", "core", "step", "training", "model_sha256")
-    each = [{name: config.to_dict()[name] for name in names} for config in members.configs]
+    names = ("task", "core", "step", "training", "model_sha256", "calibration")
+    each = [{name: values[name] for name in names if name in values} for values in (c.to_dict() for c in members.configs)]
     about = each[0] if len(each) == 1 else {"task": each[0]["task"], "members": each}
     return {
         **about,
@@ -167,12 +169,12 @@ def _inputs(args: EvaluateArguments, task: Any, data: DataArguments, config: Che
     return inputs
 
 
-def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator: Accelerator) -> None:
-    """Write the predictions, and say how many rows have none and why."""
+def _report_predictions(out: pd.DataFrame, args: EvaluateArguments, accelerator: Accelerator, calibrated: str) -> None:
+    """Write the predictions, and say how many rows have none and why; `calibrated` says it of the models."""
     if accelerator.is_main_process:
         write_csv(out, user_path(args.output or ""), args.raw_cells, accelerator.print)
     empty = out[out["prediction"] == ""]
-    accelerator.print(f"{len(out) - len(empty):,} rows predicted, {len(empty):,} could not be read; {args.output}")
+    accelerator.print(f"{len(out) - len(empty):,} rows predicted{calibrated}, {len(empty):,} could not be read; {args.output}")
     ids = pd.Series([f"row-{i + 1}" for i in range(len(out))])
     for rows, what in (
         (empty, "not predicted"),

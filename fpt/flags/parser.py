@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from fpt.errors import FPTError, UsageError, did_you_mean
@@ -110,8 +111,13 @@ def program() -> str:
     return f"python -m fpt.{path.stem}" if path.parent.name == "fpt" else path.name
 
 
-def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+def read_words(
+    parser: argparse.ArgumentParser, words: Sequence[str], meant: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """The values of the flags that `words` name.
+
+    Args:
+        meant: flags that the parser may not know, and what to give in their place.
 
     Raises:
         UsageError: a flag is unknown, without or with a wrong value, missing, or given twice with two values.
@@ -139,7 +145,7 @@ def read_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[st
     except argparse.ArgumentError as error:
         raise UsageError(_why(parser, error, words)) from error
     if left:
-        raise UsageError(_unknown(parser, left))
+        raise UsageError(_unknown(parser, left, meant))
     values = {name: value for name, value in vars(namespace).items() if value is not UNSET}
     for action in needed:
         if action.dest not in values:
@@ -169,10 +175,12 @@ def _names(action: argparse.Action) -> tuple[str, ...]:
     return ("/".join(action.option_strings), *action.option_strings, str(action.metavar), action.dest)
 
 
-def _unknown(parser: argparse.ArgumentParser, left: Sequence[str]) -> str:
+def _unknown(parser: argparse.ArgumentParser, left: Sequence[str], meant: Mapping[str, str]) -> str:
     """What is wrong with words that nobody takes."""
     word = next((w for w in left if w.startswith("-") and len(w) > 1), left[0])
     name = word.partition("=")[0]
+    if name in meant:
+        return f"unknown argument {_short(name)}: {meant[name]}; --help lists all"
     known = [a.option_strings[0] for a in parser._actions if a.option_strings]
     dashes = "-\u2010\u2011\u2012\u2013\u2014\u2212"
     plain = "--" + name.lstrip(dashes).replace("-", "_").lower()

@@ -12,6 +12,7 @@ from fpt.args import DataArguments, ModelArguments, Training, as_dict
 from fpt.backbones.base import NONE, RANDOM, RUN, backbone_names, is_drawn
 from fpt.data.own_options import OwnOptions
 from fpt.errors import FPTError
+from fpt.flags.hints import of_molecules
 from fpt.models.base import MODELS, Estimator, Model
 from fpt.models.frozen import Frozen
 from fpt.models.tuning import parse_parts
@@ -20,6 +21,7 @@ from fpt.tasks.audio import AudioOptions, AudioTask
 from fpt.tasks.base import TASKS, GeneratedTask, Task
 from fpt.tasks.forecast import ForecastTask
 from fpt.tasks.images import ImageTask
+from fpt.tasks.own import OwnTask
 from fpt.tasks.rows import NumberRows
 from fpt.tasks.sides import count_sides
 from fpt.tasks.text import Letters, Smiles
@@ -27,10 +29,10 @@ from fpt.tasks.text import Letters, Smiles
 OF_SOUND = ("features", "seconds", "num_mels", "frames_per_token")
 OF_PICTURES = ("image_size", "patch_overlap", "gray", "background")
 OF_NUMBERS = ("numbers_per_token", "standardise")
-OF_TEXT = ("tokenizer", "vocab_size", "augment", "augment_each_epoch", "sample_vector")
+OF_TEXT = ("tokenizer", "vocab_size", "augment", "augment_each_epoch", "sample_vector", "vector_columns")
 OF_SIDES = ("environments", "kmers", "side_buckets", "tokens")
 # All that an estimator reads of how others are trained.
-OF_ESTIMATORS = ("output_dir", "overwrite", "seed")
+OF_ESTIMATORS = ("output_dir", "overwrite", "seed", "calibrate")
 Reasons = dict[str, str]
 
 
@@ -134,11 +136,13 @@ def _unread_by_task(
         reasons |= dict.fromkeys(of_smiles, _has_none(task, "SMILES", "smiles"))
     elif model.name == "mat":
         reasons |= dict.fromkeys((*OF_TEXT, *OF_SIDES, "max_length"), "--model mat reads molecules as graphs")
+    if not isinstance(task, OwnTask):
+        reasons["vector_columns"] = f"it is for columns of your own table (csv:FILE, hub:NAME); {task.name} has none"
     if not isinstance(getattr(task, "modality", None), Letters):
         reasons["kmers"] = _has_none(task, "proteins and nucleotides", "protein")
     if data.environments is None:
         reasons["tokens"] = "it is for SMILES with --environments"
-    reasons |= _unread_options(task, options) | _unread_of_file(data)
+    reasons |= _unread_options(task, options, model) | _unread_of_file(data)
     return {name: why for name, why in reasons.items() if name in given}
 
 
@@ -149,7 +153,7 @@ def _has_none(task: Task, what: str, input_type: str) -> str:
     return f"it is for {what}; {task.name} has none"
 
 
-def _unread_options(task: Task, options: object) -> Reasons:
+def _unread_options(task: Task, options: object, model: Model) -> Reasons:
     """Of the options of a user's own data and of sounds."""
     reasons: Reasons = {}
     kinds = (
@@ -161,6 +165,8 @@ def _unread_options(task: Task, options: object) -> Reasons:
         if not isinstance(task, kind):
             reasons |= {name: _has_none(task, what, input_type) for name in names if hasattr(options, name)}
     if not isinstance(task, AudioTask | ImageTask):
+        if hasattr(options, "features") and (model.name == "morgan" or isinstance(getattr(task, "modality", None), Smiles)):
+            reasons["features"] = of_molecules(model.name)
         reasons["patch_size"] = f"it is for pictures and sound; {task.name} has none"
     if isinstance(options, AudioOptions) and isinstance(task, AudioTask):
         unused = ("num_mels", "frames_per_token") if options.features == "raw" else ("patch_size",)
@@ -199,8 +205,9 @@ def _unread_by_input(task: Task | GeneratedTask, data: DataArguments, args: Mode
             reasons["orthogonal_gain"] = f"it is for patches of numbers and --input_layers; {task.name} is made of text"
     if not count_sides(data):
         reasons["side_width"] = "it is for tokens with --environments or --kmers"
-    if not count_sides(data) and data.sample_vector is None:
-        reasons["side_dropout"] = "it is for tokens with --environments or --kmers, and for samples with --sample_vector"
+    if not count_sides(data) and not data.carries_vector:
+        of_samples = "--sample_vector or --vector_columns"
+        reasons["side_dropout"] = f"it is for tokens with --environments or --kmers, and for samples with {of_samples}"
     if not tokens or args.input_layers:
         reasons["input_init"] = "it is for an embedding of tokens; linear layers start orthogonal"
     return {name: why for name, why in reasons.items() if name in given}

@@ -16,7 +16,8 @@ from fpt.text.table import markdown_table
 def metrics_of(rows: Sequence[Row]) -> list[str]:
     """Metrics of a task, the one that picks the model first."""
     primary = rows[0].first.primary_metric
-    others = [m for m in rows[0].first.metrics["test"] if m not in (primary, "loss")]
+    # Calibrated models alone have a calibration error.
+    others = dict.fromkeys(m for row in rows for m in row.first.metrics["test"] if m not in (primary, "loss"))
     return [primary, *others]
 
 

@@ -38,6 +38,7 @@ from fpt.tasks.audio import sound_suffixes
 from fpt.tasks.base import Examples, Source, Task
 from fpt.tasks.images import picture_suffixes
 from fpt.tasks.own_schema import InputOptions, Reader, count_missing, start_schema
+from fpt.tasks.row_vectors import fit_numbers, read_numbers
 from fpt.text.log import Log
 
 NONE = "none"
@@ -114,6 +115,7 @@ class OwnTask(Task):
             row_id if row_id is not None else known.get("id"),
             split,
             o.group_column,
+            args.vector_columns,
         )
         columns = assign_roles(table, roles, self.input_type, self.text_columns, self.name, missing_values(args) or MISSING)
         raw = Raw(table, columns)
@@ -175,24 +177,26 @@ class OwnTask(Task):
         schema = start_schema(raw, args, self.input_type)
         schema, samples, reasons = self.samples(raw, schema, args)
         sorted_rows.reject(reasons)
+        numbers = read_numbers(raw, schema, self.name)
+        sorted_rows.reject(numbers.reasons)
         sorted_rows.set_aside_hidden()
         labels = sorted_rows.labels(schema)
-        keys = self.keys(raw, samples)
+        keys = numbers.with_keys(self.keys(raw, samples))
         sorted_rows.deduplicate(keys, labels)
         parts = sorted_rows.parts(args, seed, labels, samples if self.input_type == "smiles" else None)
         output = _output(labels, parts, self.name)
         found = [samples[i] for i in parts.rows["train"]]
         schema = replace(self.fitted(schema, found), label=labels.schema)
-        schema = count_missing(schema, raw, labels)
+        schema = count_missing(fit_numbers(schema, numbers.values[parts.rows["train"]]), raw, labels)
         splits = {}
         for name in NAMES:
             part = parts.rows[name]
             ids = [sorted_rows.ids[i] for i in part]
-            columns = {"id": ids, **self.raw_columns([samples[i] for i in part], schema)}
+            columns = {"id": ids, **self.raw_columns([samples[i] for i in part], schema), **numbers.column(part, schema)}
             splits[name] = Dataset.from_dict({**columns, "label": [labels.values[i] for i in part]})
         if odd := self._odd_texts(samples, parts):
             sorted_rows.notes.append(odd)
-        sorted_rows.notes += _classes_without_training(labels, parts)
+        sorted_rows.notes += [*_classes_without_training(labels, parts), *numbers.remarks(schema, parts.rows)]
         line = duplicates.describe(keys, labels.values, parts.rows)
         notes = [*sorted_rows.notes, *labels.notes, *parts.notes, *([f"{line} (--deduplicate leaves them out)"] if line else [])]
         return Examples(

@@ -82,7 +82,7 @@ def start_schema(raw: Raw, args: DataArguments, input_type: str) -> Schema:
     """The schema before any cell is read: the decimal separator is one for the whole file."""
     o = options_of(args, OwnOptions)
     decimal, standardise = (o.decimal, o.standardise) if isinstance(o, InputOptions) else (None, None)
-    numeric = [c.name for c in raw.columns if c.role == "label" or (c.role == "input" and input_type == NUMBERS)]
+    numeric = [c.name for c in raw.columns if c.role in ("label", "vector") or (c.role == "input" and input_type == NUMBERS)]
     if o.label_type in ("classes", "multilabel") or raw.table.kinds.get(raw.column("label") or "") == "classes":
         numeric = [name for name in numeric if name != raw.column("label")]
     # Commas between unquoted cells leave the point to be the decimal separator.
@@ -109,7 +109,7 @@ def count_missing(schema: Schema, raw: Raw, labels: Labels) -> Schema:
     def count(column: ColumnSchema) -> int:
         if column.role == "label":
             return sum(reason.startswith("no label") for reason in labels.reasons)
-        if column.role == "input" and column.type in ("number", "text", "smiles", "protein"):
+        if column.role in ("input", "vector") and column.type in ("number", "text", "smiles", "protein"):
             marks = schema.marks if column.type == "number" else ("",)
             return sum(is_missing(cell_text(cell), marks) for cell in raw.table.rows[column.name])
         return 0

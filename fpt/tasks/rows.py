@@ -26,6 +26,7 @@ from fpt.tasks.audio import AudioTask
 from fpt.tasks.images import ImageTask, ResizeOptions, encode_each, read_file
 from fpt.tasks.own import OwnTask
 from fpt.tasks.own_schema import InputOptions
+from fpt.tasks.row_vectors import ROW_NUMBERS, numbers_of_row
 from fpt.tasks.text import Letters, Smiles, Text, TextTask
 from fpt.text.log import Log
 
@@ -73,6 +74,14 @@ class TextRows(OwnTask, TextTask):
         if not (self.keep_notation and self.modality is not None):
             return super().keys(raw, samples)
         return [None if sample is None else self.modality.read(sample) for sample in samples]
+
+    def read_row(self, cells: Mapping[str, Any]) -> dict[str, Any]:
+        """The text, and the numbers beside it where there are some, as the training rows were read."""
+        beside_it = self.schema.vectors if self.schema is not None else []
+        read = super().read_row({name: cell for name, cell in cells.items() if name not in beside_it})
+        if self.schema is None or not beside_it:
+            return read
+        return {**read, ROW_NUMBERS: numbers_of_row(cells, self.schema)}
 
     def raw_columns(self, samples: Sequence[Any], schema: Schema) -> dict[str, list[Any]]:
         """The texts."""

@@ -60,7 +60,7 @@ def check_agree(inputs: Input, args: DataArguments, task: str) -> None:
     found = (inputs.sides, inputs.buckets) if isinstance(inputs, SideTokens) else None
     if found != asked:
         raise FPTError("input and data.arguments contradict each other about what a token carries besides its id")
-    if (inputs.vector is None) != (args.sample_vector is None):
+    if (inputs.vector is not None) != args.carries_vector:
         raise FPTError("input and data.arguments contradict each other about the vector of a sample")
     check_sides(args, task)
 

@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments
@@ -25,6 +26,7 @@ from fpt.data.characters import EMPTY, named, short, unreadable
 from fpt.data.tokenizers import unknown_id
 from fpt.tasks.base import Task
 from fpt.tasks.molecules import chemistry, vectors
+from fpt.tasks.row_vectors import ROW_NUMBERS
 from fpt.tasks.sides import encode_tokens
 
 if TYPE_CHECKING:
@@ -235,7 +237,7 @@ class TextTask(Task):
     def encode(
         self, rows: dict[str, list[Any]], args: DataArguments, tokenizer: PreTrainedTokenizerBase | None
     ) -> dict[str, list[Any]]:
-        """Tokenize texts that were read.
+        """Tokenize texts that were read, and gather the numbers of their samples.
 
         Returns:
             Columns as in `Task.encode`, ``cut`` (whether a sequence was longer than --max_length) and ``unknown`` (how many
@@ -251,8 +253,10 @@ class TextTask(Task):
             "unknown": [0 if unknown is None else i.count(unknown) for i in encoded.ids],
             "reason": encoded.reasons,
         }
-        if args.sample_vector is not None:
-            columns["vector"] = list(vectors(rows["text"], args.sample_vector))
+        parts = [vectors(rows["text"], args.sample_vector)] if args.sample_vector is not None else []
+        parts += [np.asarray(rows[ROW_NUMBERS], dtype=np.float32)] if args.vector_columns is not None else []
+        if parts:
+            columns["vector"] = list(np.concatenate(parts, axis=1))
             columns["length"] = [length + 1 for length in columns["length"]]
         if args.augment:
             # The seed is the text itself, so a variant does not depend on how rows are spread over processes.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpt.ensemble import mean_prediction
+from fpt.calibration import mean_metrics, temperature_of
 from fpt.evaluation.predict import prediction_table, resolution_of
 from fpt.files.tables import write_csv
 from fpt.metrics import Scores
@@ -34,10 +34,11 @@ def ensemble_of(runs: Sequence[Run]) -> EnsembleSummary | None:
         return None
     first = members[0]
     prepared, output, resolution = first.prepared, first.prepared.output, resolution_of(first.model, first.accelerator)
+    temperatures = [temperature_of(run.calibration) for run in members]
     metrics = {}
     for split in ("valid", "test"):
         each = [run.predictions[split] for run in members]
-        metrics[split] = output.metrics(first.labels[split], mean_prediction(each), resolution)
+        metrics[split] = mean_metrics(output, first.labels[split], each, temperatures, resolution)
     if first.accelerator.is_main_process:
         each = [run.predictions["test"] for run in members]
         write_csv(prediction_table(prepared, "test", each, first.labels["test"]), first.output.parent / PREDICTIONS)

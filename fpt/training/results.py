@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 
 from fpt.args import changed
 from fpt.backbones.base import DTYPES
-from fpt.checkpoint import Scored, add_test_metrics, save_checkpoint
+from fpt.calibration import of_each, temperature_of
+from fpt.checkpoint import Scored, add_calibration, add_test_metrics, save_checkpoint
 from fpt.checkpoint.config import LOCAL, DataRecord, Manifest, ModelRecord, TrainingRecord
 from fpt.data.prepared import Prepared
 from fpt.errors import FPTError
@@ -55,12 +56,12 @@ def finish(run: Run, test: bool = True) -> RunResults:
     """
     progress, prepared, accelerator, output, args = run.progress, run.prepared, run.accelerator, run.output, run.args
     best.load(run)
-    metrics = {"valid": progress.best_metrics}
+    metrics = {"valid": validation.calibrate(run) if args.calibrate else progress.best_metrics}
     begun = time.perf_counter()
     predictions, labels = validation.predict(run, "test") if test else (np.empty(0), np.empty(0))
     seconds, scored_per_second = time.perf_counter() - begun, None
     if test:
-        metrics["test"] = validation.metrics(run, predictions, labels)
+        predictions, metrics["test"] = validation.test_metrics(run, predictions, labels)
         _keep_predictions(run, predictions, labels)
         scored_per_second = round(float(np.sum(prepared.samples("test").lengths)) / seconds, 1)
     results = results_of(run, metrics, scored_per_second)
@@ -68,8 +69,10 @@ def finish(run: Run, test: bool = True) -> RunResults:
     if accelerator.is_main_process:
         try:
             if args.save_full:
-                scored = Scored(progress.best_step, metrics["valid"])
+                scored = Scored(progress.best_step, metrics["valid"], run.calibration)
                 save_checkpoint(output / "full", tensors, run.config, scored, prepared.tokenizer, full_of=run.network)
+            if run.calibration:
+                add_calibration(output / best.FOLDER, run.calibration, metrics["valid"])
             if test:
                 add_test_metrics(output / best.FOLDER, metrics["test"])
                 write(output, prepared, results, predictions, labels)
@@ -85,7 +88,8 @@ def _keep_predictions(run: Run, predictions: np.ndarray, labels: np.ndarray) -> 
     if run.count == 1:
         return
     run.predictions["test"], run.labels["test"] = predictions, labels
-    run.predictions["valid"], run.labels["valid"] = validation.predict(run, "valid")
+    found, run.labels["valid"] = validation.predict(run, "valid")
+    (run.predictions["valid"],) = of_each(run.prepared.output, [found], [temperature_of(run.calibration)])
 
 
 def results_of(run: Run, metrics: dict[str, Scores], scored_per_second: float | None) -> RunResults:
@@ -104,6 +108,7 @@ def results_of(run: Run, metrics: dict[str, Scores], scored_per_second: float | 
         core=BackboneResult(**made.core.to_dict()),
         tuning=TuningResult(**made.tuning.to_dict()) if made.tuning else None,
         input_start=made.input_start,
+        calibration=run.calibration,
         trainable_parameters=run.config.trainable_parameters,
         total_parameters=run.config.total_parameters,
         wall_seconds=round(progress.wall_seconds + time.perf_counter() - run.job.started, 2),
@@ -196,6 +201,7 @@ def model_record(job: Job, made: Made) -> ModelRecord:
             licence=prepared.task.licence,
             arguments=portable,
             manifest=cast(Manifest, prepared.manifest.to_dict()),
+            schema=prepared.manifest.schema,
         ),
         training=TrainingRecord(
             seed=args.seed,

@@ -18,6 +18,7 @@ from fpt.data.batches import LengthGroupedBatchSampler
 from fpt.data.prepared import Prepared
 from fpt.data.samples import Samples
 from fpt.models.base import Made, Network
+from fpt.results import Calibration
 from fpt.training.averaging import Average
 from fpt.training.monitor import Losses, Tracker, say
 from fpt.training.random_state import OwnRandom
@@ -37,6 +38,7 @@ class Run:
         model, optimizer: as they are spread over processes; `network` and `plain_optimizer` are what they wrap.
         peak_at_start: operations per second of plain matrix products, measured before the first step.
         average: of its trainable parameters, which is evaluated in their place.
+        calibration: of the finished model's probabilities, None where there is none.
         predictions, labels: of each split that the finished model was scored on, where several runs share the process.
         random: the random numbers of its own, where several runs share the process.
         stop: whether the process was told to stop; `stopped`: whether the run has saved its state for that.
@@ -60,6 +62,7 @@ class Run:
     optimizer: Any
     random: OwnRandom | None = None
     average: Average | None = None
+    calibration: Calibration | None = None
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     peak_at_start: float = 0.0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from fpt.args import DataArguments, ModelArguments, TrainArguments, as_dict
+from fpt.calibration import check_calibrated
 from fpt.checkpoint.remote import check_push, push
 from fpt.data.cache import prepare
 from fpt.data.describe import describe_data
@@ -113,8 +114,10 @@ def check_labels(args: TrainArguments, prepared: Prepared) -> None:
     """Refuse what the labels can't have.
 
     Raises:
-        FPTError: labels are to be smoothed that are no classes.
+        FPTError: labels are to be smoothed that are no classes, or predictions calibrated that are no probabilities.
     """
+    if args.calibrate:
+        check_calibrated(prepared.output, prepared.task.name)
     if args.label_smoothing and not isinstance(prepared.output, Classes):
         raise FPTError(f"--label_smoothing softens classes; the labels of {prepared.task.name} are of another kind: leave it out")
 

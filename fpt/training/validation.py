@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from safetensors import SafetensorError
 
+from fpt.calibration import calibrated, fitted, shown
 from fpt.checkpoint import Scored, save_checkpoint
 from fpt.errors import FPTError
 from fpt.evaluation.predict import predict_split, resolution_of
-from fpt.metrics import is_better, shown_metric
+from fpt.metrics import Scores, is_better, shown_metric
 from fpt.parallel import whole
 from fpt.training import best
 from fpt.training.monitor import Report, defined, label
@@ -39,6 +41,25 @@ def metrics(run: Run, predictions: np.ndarray, labels: np.ndarray) -> dict[str, 
 def score(run: Run, split: str) -> dict[str, float | None]:
     """Metrics of the model as it is now on `split`."""
     return metrics(run, *predict(run, split))
+
+
+def calibrate(run: Run) -> Scores:
+    """Collective: calibrate the model as it is now on the validation split; returns its scores there with that."""
+    predictions, labels = predict(run, "valid")
+    plain = metrics(run, predictions, labels)
+    run.calibration, found = fitted(run.prepared.output, labels, predictions, plain, run.log)
+    return found
+
+
+def test_metrics(run: Run, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Scores]:
+    """Predictions of the test split, calibrated where the run has a calibration, and their metrics."""
+    plain = metrics(run, predictions, labels)
+    if run.calibration is None:
+        return predictions, plain
+    found = calibrated(run.prepared.output, labels, predictions, plain, run.calibration.temperature)
+    run.calibration = replace(run.calibration, test=found.change)
+    run.log(f"calibration: on test: {shown(found.change)}")
+    return found.predictions, found.metrics
 
 
 def evaluate(run: Run) -> Report:
