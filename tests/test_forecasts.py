@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +282,32 @@ def test_what_can_not_be_forecast_is_said_in_one_line(tmp_path: Path, change, op
         prepared(write(tmp_path, change(frame())), **options)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").glob("arrow/*/*/manifest.json"))
+
+
+def long(table: pd.DataFrame) -> pd.DataFrame:
+    """The two series below one another."""
+    parts = [pd.DataFrame({"unique_id": name, "ds": table["date"], "y": table[name]}) for name in ("load", "price")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_series_below_one_another_are_those_beside_one_another(tmp_path: Path) -> None:
+    beside = prepared(write(tmp_path))
+    (tmp_path / "long").mkdir()
+    path = write(tmp_path / "long", long(frame()))
+    found = prepared(path, series_column="unique_id")
+    assert found.output == replace(beside.output, time_column="ds")
+    for split in ("train", "valid", "test"):
+        assert np.array_equal(found.samples(split).labels, beside.samples(split).labels)
+    # Without the flag they would be one series with two rows of each time.
+    with pytest.raises(FPTError, match="which column 'unique_id' tells apart; pass --series_column unique_id"):
+        prepared(path)
+    folder = trained(path, ModelArguments(model="dlinear"), series_column="unique_id")
+    history = long(frame())
+    more = pd.concat([history, history[history["unique_id"] == "load"].assign(unique_id="other")])
+    ahead = fpt.load(str(folder)).predict(more)
+    assert list(ahead[0]) == ["ds", "load", "price"] and ahead[0]["ds"] == "2021-03-17 16:00:00"
+    with pytest.raises(FPTError, match="the history has no series 'price'; 1 of the model's 2 are not there"):
+        fpt.load(str(folder)).predict(history[history["unique_id"] == "load"])
 
 
 def test_a_constant_series_beside_others_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fpt.data.timeline import Timeline, even_grid, next_times, read_times, shown_time
+from fpt.data.timeline import Timeline, even_grid
+from fpt.data.times import next_times, read_times, shown_time
 from fpt.errors import FPTError
 
 
@@ -100,6 +101,7 @@ def test_offsets_are_brought_to_utc_and_not_mixed() -> None:
         (["1", "2", "3"], {"frequency": "h"}, "must be a whole number of steps"),
         (["1.5", "2", "3"], {}, "numbers of steps must be whole"),
         (["01.02.2020", "02.02.2020", "2020-02-03"], {}, "'01.02.2020' in row 1 is not a date and time"),
+        (["9999-01-01", "9999-01-02", "9999-01-03"], {}, "times must be between 1678 and 2261"),
         (["a", "b", "c"], {"time_format": "step"}, "--time_format step reads numbers"),
     ],
 )

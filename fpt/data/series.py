@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fpt.data.long_table import check_one_row_a_time, side_by_side
 from fpt.data.numerals import MISSING, decimal_of, is_missing, is_number, number_of
 from fpt.data.table import Table, cell_text, printable
-from fpt.data.timeline import Timeline, even_grid, read_times
+from fpt.data.timeline import Timeline, even_grid
+from fpt.data.times import read_times
 from fpt.errors import FPTError, did_you_mean
 
 # What a column of times is usually called, in any case.
@@ -29,6 +31,7 @@ class SeriesOptions:
     Attributes:
         time_column: ``none`` for rows at an even distance, without times.
         target_columns: all columns of numbers when None.
+        series_column: tells series apart that are below one another; None where each column is one.
         time_format, frequency, duplicates: see `fpt.data.timeline`.
         decimal: separator of the numbers.
         missing_values: lower-case texts that mean no value.
@@ -36,6 +39,7 @@ class SeriesOptions:
 
     time_column: str | None = None
     target_columns: tuple[str, ...] | None = None
+    series_column: str | None = None
     time_format: str | None = None
     frequency: str | None = None
     duplicates: str = "error"
@@ -88,7 +92,8 @@ def read_series_table(table: Table, options: SeriesOptions, whose: str) -> Serie
     names = [str(name) for name in table.rows.columns]
     notes: list[str] = []
     time_column = _time_column(names, options, whose, notes)
-    columns = {name: list(table.rows[name]) for name in names if name != time_column}
+    series_column = _known(options.series_column, names, "--series_column", whose)
+    columns = {name: list(table.rows[name]) for name in names if name not in (time_column, series_column)}
     targets = _targets(columns, options, whose, notes)
     decimal = decimal_of(
         {n: columns[n] for n in targets}, options.decimal, whose, doubt_points=table.format.get("delimiter") != "comma"
@@ -100,6 +105,14 @@ def read_series_table(table: Table, options: SeriesOptions, whose: str) -> Serie
         notes += guessed
     else:
         times, steps = np.arange(len(values), dtype=np.int64), True
+    if series_column is not None:
+        if not time_column:
+            raise FPTError(f"{whose}: --series_column needs times, and --time_column none says that there are none")
+        ids = list(table.rows[series_column])
+        times, values, targets = side_by_side(times, values, steps, ids, targets, options.duplicates, whose, notes)
+        notes.append(f"{len(targets):,} series by column {series_column!r}: {_listed(targets)}")
+    else:
+        check_one_row_a_time(times, {name: cells for name, cells in columns.items() if name not in targets}, whose)
     timeline = even_grid(times, values, steps, options.frequency, options.duplicates, whose)
     return SeriesTable(tuple(targets), time_column, timeline, (*notes, *timeline.notes, *_told_missing(targets, values)))
 
@@ -110,15 +123,19 @@ def _time_column(names: Sequence[str], options: SeriesOptions, whose: str, notes
         notes.append("rows are taken at an even distance, in their order (--time_column none)")
         return ""
     if given is not None:
-        if given not in names:
-            raise FPTError(f"{whose} has no column {given!r}{did_you_mean(given, names)}; it has {_listed(names)}")
-        return given
+        return str(_known(given, names, "--time_column", whose))
     found = [name for name in names if name.strip().lower() in USUAL_TIMES]
     if len(found) != 1:
         what = f"columns {_listed(found)} may be the time" if found else f"no column is called date or time ({_listed(names)})"
         raise FPTError(f"{whose}: {what}; pass --time_column, or --time_column none where rows are at an even distance")
     notes.append(f"the time is column {found[0]!r} (--time_column)")
     return found[0]
+
+
+def _known(given: str | None, names: Sequence[str], flag: str, whose: str) -> str | None:
+    if given is not None and given not in names:
+        raise FPTError(f"{whose} has no column {given!r}{did_you_mean(given, names)} for {flag}; it has {_listed(names)}")
+    return given
 
 
 def _targets(columns: Mapping[str, Sequence[Any]], options: SeriesOptions, whose: str, notes: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset
 
 from fpt.data.samples import Samples
-from fpt.data.timeline import shown_time
+from fpt.data.times import shown_time
 from fpt.forecasts import Forecast
 from fpt.windows import Windows
 

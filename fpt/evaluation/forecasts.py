@@ -16,7 +16,7 @@ from fpt.checkpoint import CheckpointConfig
 from fpt.data.files import read_table
 from fpt.data.series import NONE, SeriesTable, read_series_table
 from fpt.data.table import Table, TableOptions
-from fpt.data.timeline import next_times, shown_time
+from fpt.data.times import next_times, shown_time
 from fpt.ensemble import SPREAD, mean_prediction
 from fpt.errors import FPTError
 from fpt.evaluation.predict import check_finite, predict
@@ -77,14 +77,20 @@ def history_of(
         FPTError: a column is not there, or times are not on the grid.
     """
     output = cast(Forecast, config.output)
-    reading = replace(
-        task.reading(args),
-        time_column=output.time_column or NONE,
-        target_columns=output.series,
-        frequency=output.frequency,
-        decimal=decimal,
-    )
-    return read_series_table(table, reading, whose)
+    reading = replace(task.reading(args), time_column=output.time_column or NONE, frequency=output.frequency, decimal=decimal)
+    if reading.series_column is None:
+        return read_series_table(table, replace(reading, target_columns=output.series), whose)
+    history = read_series_table(table, reading, whose)
+    if missing := [name for name in output.series if name not in history.names]:
+        raise FPTError(
+            f"{whose} has no series {missing[0]!r}; {len(missing):,} of the model's {len(output.series):,} are not there"
+        )
+    chosen = [history.names.index(name) for name in output.series]
+    notes = history.notes
+    if more := len(history.names) - len(chosen):
+        notes = (*notes, f"{more:,} series that the model does not know are left out")
+    line = replace(history.timeline, values=history.timeline.values[:, chosen])
+    return replace(history, names=output.series, timeline=line, notes=notes)
 
 
 def forecast(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fpt.data.timeline import shown_time
+from fpt.data.times import shown_time
 from fpt.data.window_samples import WindowSamples
 from fpt.ensemble import SPREAD, mean_prediction
 from fpt.text.predictions import decimals, number_text

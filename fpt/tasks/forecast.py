@@ -19,7 +19,8 @@ from fpt.data.files import read_table
 from fpt.data.numerals import MISSING
 from fpt.data.series import SeriesOptions, SeriesTable, read_series_table
 from fpt.data.table import Table, TableOptions, printable
-from fpt.data.timeline import POLICIES, shown_time
+from fpt.data.timeline import POLICIES
+from fpt.data.times import shown_time
 from fpt.errors import FPTError
 from fpt.files.whole import user_path
 from fpt.flags import checks
@@ -79,6 +80,9 @@ class FileOptions(ForecastOptions):
         None, "Column of times; one called date, time, ... when not given; none for rows at an even distance."
     )
     target_columns: str | None = arg(None, "Columns to forecast, separated by commas; all columns of numbers when not given.")
+    series_column: str | None = arg(
+        None, "Column that names the series, where several are below one another (unique_id, ds, y); else each column is one."
+    )
     time_format: str | None = arg(
         None, "How times are written, as strftime has it; step, s or ms for numbers; ISO 8601 or what all cells show by default."
     )
@@ -105,7 +109,14 @@ class FileOptions(ForecastOptions):
         names = None if self.target_columns is None else tuple(name.strip() for name in self.target_columns.split(","))
         marks = MISSING if self.missing_values is None else tuple(w.strip().lower() for w in self.missing_values.split(","))
         return SeriesOptions(
-            self.time_column, names, self.time_format, self.frequency, self.duplicate_times, self.decimal, ("", *marks)
+            self.time_column,
+            names,
+            self.series_column,
+            self.time_format,
+            self.frequency,
+            self.duplicate_times,
+            self.decimal,
+            ("", *marks),
         )
 
 
