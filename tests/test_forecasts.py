@@ -177,6 +177,8 @@ def test_which_windows_can_be_used() -> None:
     values[[6, 7]] = np.nan
     assert 5 not in usable(values, 4, 2, 1)[0]  # three of its four values are missing
     assert usable(np.full(20, np.nan), 4, 2, 1)[0].tolist() == []
+    late = np.r_[np.nan, np.arange(19.0)]
+    assert usable(late, 4, 2, 1)[0][0] == 1 and usable(late, 4, 2, 1, begun=True)[0][0] == 0
 
 
 def test_the_last_season_is_repeated(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ class ForecastTask(Task):
         for split, (start, end) in bounds.items():
             rows = []
             for name, column, (mean, std) in zip(table.names, line.values.T, moments, strict=True):
-                starts, left = usable(column[start:end], o.lookback, o.horizon, o.stride(split))
+                begun = bool((~np.isnan(column[: start + 1])).any())
+                starts, left = usable(column[start:end], o.lookback, o.horizon, o.stride(split), begun)
                 left_out[split] += left
                 values = filled(column[:end])[start:]
                 rows.append(
@@ -245,8 +246,11 @@ def filled(values: np.ndarray) -> np.ndarray:
     return np.where(last >= 0, values[np.maximum(last, 0)], 0.0)
 
 
-def usable(values: np.ndarray, lookback: int, horizon: int, stride: int) -> tuple[np.ndarray, int]:
+def usable(values: np.ndarray, lookback: int, horizon: int, stride: int, begun: bool = False) -> tuple[np.ndarray, int]:
     """Which windows of values (steps,) can be used.
+
+    Args:
+        begun: whether the series has a value at the first step or before it, so that no look-back begins before the series.
 
     Returns:
         Their first values, every `stride`-th window's, and how many can't be used: a value ahead is missing, the look-back begins
@@ -257,9 +261,9 @@ def usable(values: np.ndarray, lookback: int, horizon: int, stride: int) -> tupl
     starts = np.arange(0, count, stride)
     ahead = missing[starts + lookback + horizon] - missing[starts + lookback]
     behind = missing[starts + lookback] - missing[starts]
-    begun = np.flatnonzero(~np.isnan(values))
+    there = np.flatnonzero(~np.isnan(values))
     good = (ahead == 0) & (behind <= LEAST_OBSERVED * lookback)
-    good &= starts >= (begun[0] if len(begun) else count)
+    good &= begun | (starts >= (there[0] if len(there) else count))
     return starts[good].astype(np.int32), int((~good).sum())
 
 
