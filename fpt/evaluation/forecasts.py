@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from fpt.args import DataArguments
 from fpt.checkpoint import CheckpointConfig
 from fpt.data.files import read_table
-from fpt.data.series import NONE, SeriesTable, read_series_table
 from fpt.data.table import Table, TableOptions
+from fpt.data.time_table import NONE, SeriesTable, read_series_table
 from fpt.data.times import next_times, shown_time
 from fpt.ensemble import SPREAD, mean_prediction
 from fpt.errors import FPTError

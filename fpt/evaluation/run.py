@@ -17,8 +17,8 @@ from fpt.checkpoint.load import understood
 from fpt.data.cache import prepare
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
-from fpt.data.series import SeriesTable
 from fpt.data.table import TableOptions
+from fpt.data.time_table import SeriesTable
 from fpt.errors import FPTError
 from fpt.evaluation import files, forecasts
 from fpt.evaluation.arguments import EvaluateArguments

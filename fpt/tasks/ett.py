@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fpt.args import DataArguments
 from fpt.data.files import read_table
-from fpt.data.series import SeriesOptions, SeriesTable, read_series_table
+from fpt.data.time_table import SeriesOptions, SeriesTable, read_series_table
 from fpt.errors import FPTError, did_you_mean
 from fpt.files.whole import new_folder
 from fpt.tasks.base import TASKS, Source

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from fpt.args import DataArguments, arg
 from fpt.data.files import read_table
 from fpt.data.numerals import MISSING
-from fpt.data.series import SeriesOptions, SeriesTable, read_series_table
 from fpt.data.table import Table, TableOptions, printable
+from fpt.data.time_table import SeriesOptions, SeriesTable, read_series_table
 from fpt.data.timeline import POLICIES
 from fpt.data.times import shown_time
 from fpt.errors import FPTError
