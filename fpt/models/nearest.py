@@ -23,7 +23,7 @@ from fpt.text.log import Log
 
 DISTANCES = ("euclidean", "dtw")
 # Numbers of a table of differences at a time.
-NUMBERS = 1 << 22
+NUMBERS = 1 << 16
 
 
 @dataclass
