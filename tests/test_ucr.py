@@ -255,7 +255,9 @@ def test_a_users_own_pair_and_a_single_file(raw: Path, tmp_path: Path) -> None:
     assert made.split_method == "given; valid cut from train (stratified)"
     assert set(made.splits["test"]["id"]) == {f"test-{n}" for n in range(1, 25)}
     assert prepared(f"ts:{raw / 'Waves' / 'Waves_TRAIN.ts'}").manifest.data_sha256 == made.manifest.data_sha256
+    assert prepared("ts:Waves", raw / "Waves").manifest.data_sha256 == made.manifest.data_sha256
     alone = write_ts(tmp_path / "alone" / "mine.ts", rows_of(90))
+    assert prepared("ts:mine", tmp_path / "alone", split="random").split_method == "random"
     made = prepared(f"ts:{alone}", split="random")
     assert [len(made.splits[name]) for name in ("train", "valid", "test")] == [63, 9, 18]
     assert prepared(f"ts:{tmp_path / 'alone'}").split_method == "stratified"

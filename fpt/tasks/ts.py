@@ -57,11 +57,7 @@ class SeriesReader(Reader[TsOptions]):
         Raises:
             FPTError: there is none, or it is not clear which.
         """
-        path = user_path(self.where)
-        if not path.exists() and args.data_dir:
-            path = user_path(args.data_dir) / path.name
-        if not path.exists():
-            raise FPTError(f"--dataset ts:{self.where}: there is no such file or folder")
+        path = self._found(args)
         if path.is_dir():
             path = _in_folder(path)
         if not path.stem.endswith(TRAIN):
@@ -72,6 +68,16 @@ class SeriesReader(Reader[TsOptions]):
                 f"--dataset ts:{self.where}: there is no {test.name} beside {path.name}; put it there, or rename {path.name}"
             )
         return [("train", path), ("test", test)]
+
+    def _found(self, args: DataArguments) -> Path:
+        """The file or folder; in --data_dir also by the name that a checkpoint has, without ending and ``_TRAIN``."""
+        path = user_path(self.where)
+        given = user_path(args.data_dir) if args.data_dir else None
+        names = (path.name, *(f"{path.name}{part}{ending}" for ending in ENDINGS for part in (TRAIN, "")))
+        places = [path, *(given / name for name in names if given is not None)]
+        if found := next((place for place in places if place.exists()), None):
+            return found
+        raise FPTError(f"--dataset ts:{self.where}: there is no such file or folder")
 
     def read(self, args: DataArguments, log: Log) -> Table:
         """All series; the names of their splits are in the column ``__split__``."""

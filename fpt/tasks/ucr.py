@@ -178,7 +178,8 @@ class UcrTask(SeriesTask):
         output = _output(names, [row["label"] for row in splits["train"]], self.name)
         notes = [*_notes(source.rows), *notes_on_labels(names, splits), *self.told(args, _all_lengths(parts.values()))]
         made = {name: Dataset.from_dict(_columns(part)) for name, part in splits.items()}
-        return Examples(made, output, rejected_rows(rejected), notes=notes, method="official; valid cut from train (stratified)")
+        how = f"official; valid cut from train ({'stratified' if names else 'random'})"
+        return Examples(made, output, rejected_rows(rejected), notes=notes, method=how)
 
 
 def download(name: str, folder: Path) -> None:
