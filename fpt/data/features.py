@@ -99,8 +99,10 @@ def describe_input(task: Task, args: DataArguments, tokenizer: PreTrainedTokeniz
         if sides := count_sides(args):
             return SideTokens(size, pad_id, sides, args.side_buckets, vector=vector)
         return Tokens(size, pad_id, vector=vector)
-    dim = task.dim(args)
-    return Patches(dim, *_moments(train, dim if task.standardise == "each" else None))
+    dim, period = task.dim(args), task.period(args)
+    mean, std = _moments(train, period)
+    repeats = dim // period if period > 1 else 1
+    return Patches(dim, mean * repeats, std * repeats)
 
 
 def describe_vector(args: DataArguments, train: Dataset) -> SampleVector | None:
@@ -115,8 +117,8 @@ def describe_vector(args: DataArguments, train: Dataset) -> SampleVector | None:
     return measured(read, plain_numbers(args.sample_vector or ""))
 
 
-def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the values of a split: one of each, or one for each of `dim` numbers of a token.
+def _moments(rows: Dataset, period: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the values of a split, one for each of the `period` numbers that they repeat.
 
     They are computed in a stream, in float64; memory does not grow with the size of a sample.
     """
@@ -126,7 +128,7 @@ def _moments(rows: Dataset, dim: int | None) -> tuple[tuple[float, ...], tuple[f
     values = rows.select_columns(["values"]).with_format("numpy")
     batch_size = max(1, VALUES // max(1, len(values[0]["values"])))
     for batch in values.iter(batch_size=batch_size):
-        scaler.partial_fit(np.concatenate(list(batch["values"]), dtype=np.float64, casting="unsafe").reshape(-1, dim or 1))
+        scaler.partial_fit(np.concatenate(list(batch["values"]), dtype=np.float64, casting="unsafe").reshape(-1, period))
     mean, std = scaler.mean_, np.sqrt(scaler.var_)
     # A number that never changes says nothing, whatever it is divided by; how small it is does not matter.
     return tuple(mean.tolist()), tuple(np.where(std > 1e-12 * np.abs(mean), std, 1.0).tolist())

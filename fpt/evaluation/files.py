@@ -13,7 +13,6 @@ from accelerate import Accelerator
 
 from fpt.args import DataArguments
 from fpt.calibration import of_each
-from fpt.data.files import read_table
 from fpt.data.numerals import decimal_of
 from fpt.data.schema import Schema
 from fpt.data.table import Table, TableOptions, cell_text, printable
@@ -81,7 +80,7 @@ def read_inputs(
     Raises:
         FPTError: the file is empty or malformed, or a column is not there.
     """
-    table = read_table(path, options or TableOptions())
+    table = task.read_inputs(path, options or TableOptions())
     columns = {**input_columns(table, column, task, schema, str(path)), **vector_columns(table, schema, str(path))}
     bad = {record.row: record.reason for record in table.rejected}
     short = {record.row: dict(zip(table.rows.columns, record.cells, strict=False)) for record in table.rejected}

@@ -22,7 +22,9 @@ from fpt.tasks.base import TASKS, GeneratedTask, Task
 from fpt.tasks.forecast import ForecastTask
 from fpt.tasks.images import ImageTask
 from fpt.tasks.own import OwnTask
+from fpt.tasks.own_schema import InputOptions
 from fpt.tasks.rows import NumberRows
+from fpt.tasks.series import SeriesTask
 from fpt.tasks.sides import count_sides
 from fpt.tasks.text import Letters, Smiles
 
@@ -143,6 +145,8 @@ def _unread_by_task(
     if data.environments is None:
         reasons["tokens"] = "it is for SMILES with --environments"
     reasons |= _unread_options(task, options, model) | _unread_of_file(data)
+    if isinstance(task, SeriesTask) and isinstance(model, Estimator):
+        reasons |= dict.fromkeys(("patch_size", "patch_stride"), f"--model {model.name} reads whole series, without tokens")
     return {name: why for name, why in reasons.items() if name in given}
 
 
@@ -164,9 +168,11 @@ def _unread_options(task: Task, options: object, model: Model) -> Reasons:
     for what, input_type, kind, names in kinds:
         if not isinstance(task, kind):
             reasons |= {name: _has_none(task, what, input_type) for name in names if hasattr(options, name)}
-    if not isinstance(task, AudioTask | ImageTask):
-        if hasattr(options, "features") and (model.name == "morgan" or isinstance(getattr(task, "modality", None), Smiles)):
-            reasons["features"] = of_molecules(model.name)
+    has_patches = isinstance(task, AudioTask | ImageTask)
+    is_smiles = isinstance(getattr(task, "modality", None), Smiles)
+    if not has_patches and hasattr(options, "features") and (model.name == "morgan" or is_smiles):
+        reasons["features"] = of_molecules(model.name)
+    if not has_patches and isinstance(options, InputOptions):
         reasons["patch_size"] = f"it is for pictures and sound; {task.name} has none"
     if isinstance(options, AudioOptions) and isinstance(task, AudioTask):
         unused = ("num_mels", "frames_per_token") if options.features == "raw" else ("patch_size",)

@@ -13,6 +13,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,9 +23,10 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, changed
+from fpt.data.files import read_table
 from fpt.data.rejected import rejected_rows
 from fpt.data.schema import Schema
-from fpt.data.table import cell_text
+from fpt.data.table import Table, TableOptions, cell_text
 from fpt.errors import FPTError
 from fpt.inputs import Input
 from fpt.options import own_options
@@ -93,7 +95,7 @@ class Task(ABC):
         splits: the ways to split that ``--split`` takes; the first one is the default.
         tokenizer: the default of ``--tokenizer``; None for patches of numbers.
         standardise: for patches: "all" (one mean and deviation for all numbers of the train split) or "each" (one for
-            each number of a token).
+            each number of a token); `period` may say otherwise.
         text_columns: names that a user's own file may give its input column.
         options: a dataclass of the task's own arguments (with `fpt.args.arg`), or None.
         max_length: the default of --max_length.
@@ -128,6 +130,10 @@ class Task(ABC):
 
     def completed(self, options: Any) -> Any:
         """The options with what only the data says where nothing was given."""
+        return options
+
+    def measured(self, options: Any, args: DataArguments) -> Any:
+        """The options with what must be measured on the raw data, which is where `args` say; those of a checkpoint have it."""
         return options
 
     def configured(self, options: Any) -> Task:
@@ -181,6 +187,18 @@ class Task(ABC):
     def dim(self, args: DataArguments) -> int:
         """Numbers in a token, for patches."""
         raise NotImplementedError
+
+    def period(self, args: DataArguments) -> int:
+        """Numbers of a token that have a mean and a deviation of their own; a token repeats them. It divides `dim`."""
+        return self.dim(args) if self.standardise == "each" else 1
+
+    def read_inputs(self, path: Path, options: TableOptions) -> Table:
+        """A user's own file of inputs for ``--predict``.
+
+        Raises:
+            FPTError: it is not there, malformed or empty.
+        """
+        return read_table(path, options)
 
     def cut_reason(self, args: DataArguments) -> str:
         """What happened to a sample that is counted as cut."""
@@ -267,6 +285,8 @@ def resolve(
     if is_read and not isinstance(args.options, task.options or ()):
         raise TypeError(f"args.options is {type(args.options).__name__}: arguments by name belong in args.given_options")
     options = task.completed(args.options if is_read else own_options(task.options, args.given_options, task.name))
+    if isinstance(task, Task):
+        options = task.measured(options, args)
     task = task.configured(options)
     if args.keep_notation:
         task = copy.copy(task)

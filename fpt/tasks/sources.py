@@ -157,6 +157,11 @@ class Ladder:
                 return replace(self.read(files, place.origin()), users_own=place.users_own)
         return None
 
+    def files(self, args: DataArguments) -> Sequence[Path]:
+        """The files of the first place that has them; none where they have to be downloaded."""
+        found = (place.find(place.folder) for place in self._places(args) if place.folder is not None)
+        return next((files for files in found if files), ())
+
     def downloaded(self, origin: str) -> Source:
         """Read what a loader has just put into the folder of downloads.
 
