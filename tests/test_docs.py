@@ -241,6 +241,10 @@ def test_a_run_is_trained_pushed_scored_and_shown(desk: Path, llama_dir: Path, h
     data, model, training = DataArguments(data_dir="raw"), ModelArguments(backbone=str(llama_dir)), TrainArguments()
     training.max_steps = training.eval_steps = 2
     run(data, model, training)
+    series = DataArguments(dataset="forecast:load.csv")
+    series.given_options = {"horizon": 24, "lookback": 168}
+    run(series, ModelArguments(model="dlinear"), TrainArguments(max_steps=2, eval_steps=2, output_dir="runs/load"))
+    shutil.copy("load.csv", "history.csv")
     shutil.copytree("runs/cyp3a4", "runs/experiments/cyp3a4/small/fpt/seed-1")
     for seed in (1, 2, 3):
         shutil.copytree("runs/cyp3a4", f"runs/five/seed-{seed}")
@@ -264,6 +268,7 @@ def test_a_run_is_trained_pushed_scored_and_shown(desk: Path, llama_dir: Path, h
     assert min(done.values()) > 0
     assert "model.safetensors" in here.repositories["user/fpt-cyp3a4"].commits[-1][1]
     assert len(Path("out.csv").read_text().splitlines()) == 81
+    assert len(Path("forecast.csv").read_text().splitlines()) == 25
     assert "<html" in Path("report.html").read_text()
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accelerate launch ")]
     assert len(shown) > 10
