@@ -189,7 +189,7 @@ def _recomputed(model: FPT, backbone: Backbone, inputs: Input, tokens: int) -> t
 
 
 def saved(model: FPT, inputs: Input, batch: int, tokens: int) -> tuple[float, float]:
-    """Bytes of all and of the largest of the tensors that a forward pass in training keeps for the way back, weights apart.
+    """Bytes of the tensors that a forward pass in training keeps for the backward pass: of all, and of the largest; no weights.
 
     Raises:
         FPTError: that depends on what a batch holds.

@@ -19,6 +19,8 @@ import pandas as pd
 from fpt.data.delimited import fit_records, named_delimiter, read_delimited
 from fpt.data.table import Bad, Table, TableOptions, flat_record, frame_of, printable
 from fpt.errors import FPTError
+from fpt.files.whole import user_path
+from fpt.text.log import Log
 
 BY_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": None}
 OPENERS: dict[str, Any] = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
@@ -69,6 +71,26 @@ def read_table(path: Path, options: TableOptions = AS_IT_IS) -> Table:
             f"{path}: {count:,} of {count + len(table.rows):,} records can't be read, the first one is record {bad.row}"
             f" ({bad.reason}); is the first line the header{more}?"
         )
+    return table
+
+
+def read_own_table(kind: str, where: str, data_dir: str | None, options: TableOptions, log: Log) -> Table:
+    """A user's own table, by its path or by its name in ``--data_dir``; relative names of files are beside it.
+
+    Args:
+        kind: what ``--dataset`` has before the path.
+
+    Raises:
+        FPTError: there is none, or as `read_table`.
+    """
+    path = user_path(where)
+    if not path.is_file() and data_dir:
+        path = user_path(data_dir) / path.name
+    if not path.is_file():
+        raise FPTError(f"--dataset {kind}:{where}: there is no such file")
+    log(f"{kind}:{path}")
+    table = read_table(path, options)
+    table.folder = path.absolute().parent
     return table
 
 

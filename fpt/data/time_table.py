@@ -81,7 +81,7 @@ def read_series_table(table: Table, options: SeriesOptions, whose: str) -> Serie
         whose: the file, for notes and errors.
 
     Raises:
-        FPTError: a column is not there or holds no numbers, a cell is no number, or times can't be read.
+        FPTError: a column is not there or holds no numbers, a cell is not a number, or times can't be read.
     """
     if table.rejected:
         bad = table.rejected[0]
@@ -161,7 +161,7 @@ def _targets(columns: Mapping[str, Sequence[Any]], options: SeriesOptions, whose
 
 
 def _is_numeric(cells: Sequence[Any], decimal: str | None, missing: Sequence[str]) -> bool:
-    """Whether a column holds numbers: all but a hundredth of its cells, so that a bad cell is told, not its column left out."""
+    """Whether a column holds numbers: 99 % of its cells. One bad cell is then an error, and no column is left out."""
     texts = [cell_text(cell) for cell in cells]
     known = [text for text in texts if not is_missing(text, missing)]
     good = sum(any(is_number(text, d) for d in ((decimal,) if decimal else (".", ","))) for text in known)

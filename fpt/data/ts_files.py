@@ -90,7 +90,7 @@ def read_series(path: Path, most: int | None = None) -> SeriesFile:
     if path.suffix.lower() not in ENDINGS:
         raise FPTError(f"{path} can't be read as time series: its ending {path.suffix!r} is not one of {', '.join(ENDINGS)}")
     try:
-        # What is no UTF-8 may stand in comments; in a value it is no number.
+        # Bytes that are not UTF-8 may stand in comments; in a value they are not a number.
         text = path.read_text(encoding="utf-8-sig", errors="backslashreplace")
     except OSError as error:
         raise FPTError(f"{path} can't be read: {error.strerror or error}") from error
@@ -111,7 +111,7 @@ def parse_channels(text: str) -> np.ndarray:
         (channels, time) float64, nan where a value is missing.
 
     Raises:
-        ValueError: a value is no number, or the channels are of different lengths.
+        ValueError: a value is not a number, or the channels are of different lengths.
     """
     channels = [_values(part, number) for number, part in enumerate(text.split(":"), 1)]
     for number, channel in enumerate(channels, 1):

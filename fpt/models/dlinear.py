@@ -5,9 +5,7 @@ As in the paper's code one pair of layers serves all series, they start at the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,11 +15,8 @@ from fpt.args import arg
 from fpt.errors import FPTError
 from fpt.flags import checks
 from fpt.flags.checks import check_ranges
-from fpt.inputs import Input
-from fpt.models.base import MODELS, Network, NetworkModel
-from fpt.models.forecasters import OwnNorm, forecasts_only, windows_of
-from fpt.outputs import Output
-from fpt.tasks.base import GeneratedTask, Task
+from fpt.models.base import MODELS, Network
+from fpt.models.forecasters import Forecaster, OwnNorm
 from fpt.windows import Windows
 
 MOST_WEIGHTS, LONGEST_AVERAGE = 1 << 28, 1 << 16
@@ -61,28 +56,21 @@ class DLinearNetwork(Network):
         return (self.trend(trend) + self.rest(values - trend)).float()
 
 
-class DLinear(NetworkModel):
+class DLinear(Forecaster):
     """DLinear, trained as a whole."""
 
     name = "dlinear"
     source = "arXiv 2205.13504"
     options = DLinearOptions
 
-    def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
-        """As it is, when it is a forecast."""
-        return forecasts_only(self.name, task)
-
-    def network(
-        self, inputs: Input, output: Output, options: DLinearOptions, shape: Mapping[str, Any], dropout: float
-    ) -> DLinearNetwork:
-        """The network for a task."""
-        windows, forecast = windows_of(inputs, output)
-        if windows.lookback * forecast.horizon > MOST_WEIGHTS or options.moving_average > LONGEST_AVERAGE:
+    def forecaster(self, windows: Windows, horizon: int, options: DLinearOptions, dropout: float) -> DLinearNetwork:
+        """The network for windows and a horizon."""
+        if windows.lookback * horizon > MOST_WEIGHTS or options.moving_average > LONGEST_AVERAGE:
             raise FPTError(
-                f"--model dlinear: a look-back of {windows.lookback:,}, a horizon of {forecast.horizon:,} or a"
+                f"--model dlinear: a look-back of {windows.lookback:,}, a horizon of {horizon:,} or a"
                 f" --moving_average of {options.moving_average:,} is too large"
             )
-        return DLinearNetwork(windows, forecast.horizon, options.moving_average)
+        return DLinearNetwork(windows, horizon, options.moving_average)
 
 
 MODELS.register("dlinear")(DLinear())

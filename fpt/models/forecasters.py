@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fpt.errors import FPTError
 from fpt.forecasts import Forecast
 from fpt.inputs import Input
+from fpt.models.base import Network, NetworkModel
 from fpt.outputs import Output
 from fpt.tasks.base import GeneratedTask, Task
 from fpt.tasks.forecast import ForecastTask
@@ -22,6 +25,23 @@ class OwnNorm:
         """Why flags have no meaning beside the others."""
         names = {"window_norm": "the model normalises as its paper does"}
         return {name: why for name, why in names.items() if name in given}
+
+
+class Forecaster(NetworkModel):
+    """A network that forecasts windows, trained as a whole."""
+
+    def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
+        """As it is, when it is a forecast."""
+        return forecasts_only(self.name, task)
+
+    def network(self, inputs: Input, output: Output, options: Any, shape: Mapping[str, Any], dropout: float) -> Network:
+        """The network for a task."""
+        windows, forecast = windows_of(inputs, output)
+        return self.forecaster(windows, forecast.horizon, options, dropout)
+
+    @abstractmethod
+    def forecaster(self, windows: Windows, horizon: int, options: Any, dropout: float) -> Network:
+        """The network for windows and a horizon; arguments as those of `NetworkModel.network`."""
 
 
 def forecasts_only(model: str, task: Task | GeneratedTask) -> Task | GeneratedTask:

@@ -7,7 +7,6 @@ which windows were in a batch, and a checkpoint is what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,8 @@ import torch
 from fpt.args import arg
 from fpt.flags import checks
 from fpt.flags.checks import WIDTH, check_heads, check_ranges
-from fpt.inputs import Input
-from fpt.models.base import MODELS, Network, NetworkModel
-from fpt.models.forecasters import OwnNorm, forecasts_only, windows_of
-from fpt.outputs import Output
-from fpt.tasks.base import GeneratedTask, Task
+from fpt.models.base import MODELS, Network
+from fpt.models.forecasters import Forecaster, OwnNorm
 from fpt.windows import Windows
 
 
@@ -51,29 +47,22 @@ class PatchTSTNetwork(Network):
         return self.model(past_values=self.inputs.values(inputs).unsqueeze(-1)).prediction_outputs.squeeze(-1).float()
 
 
-class PatchTST(NetworkModel):
+class PatchTST(Forecaster):
     """PatchTST, trained as a whole."""
 
     name = "patchtst"
     source = "arXiv 2211.14730"
     options = PatchTSTOptions
 
-    def view(self, task: Task | GeneratedTask) -> Task | GeneratedTask:
-        """As it is, when it is a forecast."""
-        return forecasts_only(self.name, task)
-
-    def network(
-        self, inputs: Input, output: Output, options: PatchTSTOptions, shape: Mapping[str, Any], dropout: float
-    ) -> PatchTSTNetwork:
-        """The network for a task."""
+    def forecaster(self, windows: Windows, horizon: int, options: PatchTSTOptions, dropout: float) -> PatchTSTNetwork:
+        """The network for windows and a horizon."""
         # Imported late: not every run needs it.
         from transformers import PatchTSTConfig, PatchTSTForPrediction
 
-        windows, forecast = windows_of(inputs, output)
         config = PatchTSTConfig(
             num_input_channels=1,
             context_length=windows.lookback,
-            prediction_length=forecast.horizon,
+            prediction_length=horizon,
             patch_length=windows.dim,
             patch_stride=windows.stride,
             d_model=options.patchtst_width,

@@ -44,7 +44,7 @@ def read_values(path: Path) -> pd.DataFrame:
     """The values of a file of forecasts, with ``step``, ``label`` and ``prediction`` as numbers.
 
     Raises:
-        FPTError: a column is missing, or a cell is no number.
+        FPTError: a column is missing, or a cell is not a number.
     """
     table = read_csv(path)
     if missing := [name for name in COLUMNS if name not in table]:

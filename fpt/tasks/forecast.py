@@ -15,9 +15,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from fpt.args import DataArguments, arg
-from fpt.data.files import read_table
+from fpt.data.files import read_own_table
 from fpt.data.numerals import MISSING
-from fpt.data.table import Table, TableOptions, printable
+from fpt.data.table import TableOptions, printable
 from fpt.data.time_table import SeriesOptions, SeriesTable, read_series_table
 from fpt.data.timeline import POLICIES
 from fpt.data.times import shown_time
@@ -208,14 +208,9 @@ class ForecastFile(ForecastTask):
 
     def locate(self, args: DataArguments, log: Log) -> Source:
         """Read the table, by its path or by its name in --data_dir."""
-        path = user_path(self.where)
-        if not path.is_file() and args.data_dir:
-            path = user_path(args.data_dir) / path.name
-        if not path.is_file():
-            raise FPTError(f"--dataset forecast:{self.where}: there is no such file")
-        log(f"forecast:{path}")
-        table = read_own(path, args)
-        series = read_series_table(table, self.reading(args), path.name)
+        o = options_of(args, FileOptions)
+        table = read_own_table("forecast", self.where, args.data_dir, TableOptions(o.delimiter, o.encoding, o.sheet), log)
+        series = read_series_table(table, self.reading(args), user_path(self.where).name)
         series = replace(series, notes=(*series.notes, *(f"{count:,} {what}" for what, count in sorted(table.odd.items()))))
         return Source(series, self.name, series.sha256(), users_own=True)
 
@@ -229,14 +224,6 @@ class ForecastFile(ForecastTask):
             )
         test = round(rows * (1 - o.test_fraction))
         return round(rows * (1 - o.test_fraction - o.valid_fraction)), test, rows
-
-
-def read_own(path: Any, args: DataArguments) -> Table:
-    """A user's table as the options say."""
-    o = options_of(args, ForecastOptions)
-    if not isinstance(o, FileOptions):
-        return read_table(path)
-    return read_table(path, TableOptions(o.delimiter, o.encoding, o.sheet))
 
 
 def filled(values: np.ndarray) -> np.ndarray:

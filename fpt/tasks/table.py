@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.args import DataArguments, arg
-from fpt.data.files import class_name, read_table
+from fpt.data.files import class_name, read_own_table
 from fpt.data.own_options import OwnOptions
 from fpt.data.schema import SPLIT
 from fpt.data.table import Table, TableOptions, frame_of, printable
@@ -66,16 +66,8 @@ class FileReader(Reader[TableArguments]):
 
     def read(self, args: DataArguments, log: Log) -> Table:
         """As `fpt.data.files.read_table`; relative names of files are beside it."""
-        path = user_path(self.where)
-        if not path.is_file() and args.data_dir:
-            path = user_path(args.data_dir) / path.name
-        if not path.is_file():
-            raise FPTError(f"--dataset {self.kind}:{self.where}: there is no such file")
-        log(f"{self.kind}:{path}")
         o = options_of(args, TableArguments)
-        table = read_table(path, TableOptions(o.delimiter, o.encoding, o.sheet))
-        table.folder = path.absolute().parent
-        return table
+        return read_own_table(self.kind, self.where, args.data_dir, TableOptions(o.delimiter, o.encoding, o.sheet), log)
 
     def completed(self, options: TableArguments) -> TableArguments:
         """With the size of a patch that suits the input."""

@@ -214,7 +214,7 @@ def read_labels(parts: dict[str, SeriesFile], kind: str, whose: str) -> tuple[tu
         try:
             return (), {part: [float(label) if label else None for label in file.labels] for part, file in parts.items()}
         except ValueError as error:
-            raise FPTError(f"{whose}: --label_type number, but a label is no number ({error})") from error
+            raise FPTError(f"{whose}: --label_type number, but a label is not a number ({error})") from error
     if any(file.kind == "number" for file in parts.values()):
         raise FPTError(f"{whose}: the labels are numbers (@targetLabel true); leave --label_type classes out")
     names = tuple(dict.fromkeys(name for file in parts.values() for name in file.classes))
