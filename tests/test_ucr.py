@@ -23,7 +23,7 @@ from fpt.files.whole import package_folder
 from fpt.models.base import MODELS
 from fpt.models.minirocket import KERNELS, Convolution, dilations_of, fit_kernels, transform
 from fpt.models.nearest import NearestOptions, euclidean, warped
-from fpt.models.series_features import SeriesSplit
+from fpt.models.series_features import SeriesSplit, read_split
 from fpt.outputs import Classes, Value
 from fpt.tasks.base import TASKS, resolve
 from fpt.tasks.series import cut_tokens, instance_normed
@@ -325,18 +325,21 @@ def test_nearest_series() -> None:
     np.testing.assert_allclose(euclidean(some, train), expected, rtol=1e-5)
     np.testing.assert_allclose(warped(some, train, 0.0), expected, rtol=1e-5)
     longer = SeriesSplit(tuple(rng.normal(size=(n, 2)).astype(np.float32) for n in (4, 9, 7)), np.arange(3))
-    np.testing.assert_allclose(warped(some, longer, 1.0), [[dtw(a, b) for b in longer.series] for a in some.series], rtol=1e-5)
+    for window in (1.0, 0.3, 0.0):
+        expected = [[dtw(a, b, window) for b in longer.series] for a in some.series]
+        np.testing.assert_allclose(warped(some, longer, window), expected, rtol=1e-5)
     with pytest.raises(FPTError, match="--distance euclidean needs series of one length; these have 4 to 9 time steps"):
         euclidean(some, longer)
     assert NearestOptions().unread({"dtw_window"}) and not NearestOptions("dtw").unread({"dtw_window"})
 
 
-def dtw(a: np.ndarray, b: np.ndarray) -> float:
+def dtw(a: np.ndarray, b: np.ndarray, window: float) -> float:
     """By the definition, one cell after the other."""
+    reach = max(np.ceil(window * max(len(a), len(b))), abs(len(a) - len(b)))
     cost = np.full((len(a) + 1, len(b) + 1), np.inf)
     cost[0, 0] = 0
     for i in range(len(a)):
-        for j in range(len(b)):
+        for j in [j for j in range(len(b)) if abs(i - j) <= reach]:
             cost[i + 1, j + 1] = ((a[i] - b[j]) ** 2).sum() + min(cost[i, j], cost[i, j + 1], cost[i + 1, j])
     return float(cost[-1, -1])
 
@@ -376,6 +379,23 @@ def test_baselines_write_the_same_results(model: str, given: dict, tmp_path: Pat
     assert len(pd.read_csv(tmp_path / "run" / "predictions.csv")) == 18
     again = run(data, asked, TrainArguments(output_dir=str(tmp_path / "again")))
     assert again.metrics == results.metrics
+
+
+def test_baselines_read_every_step_of_every_channel(tmp_path: Path) -> None:
+    """Also where tokens are of several steps, overlap or are cut."""
+    rows = rows_of(30, 2, 150, 170)
+    write_ts(tmp_path / "L" / "L_TRAIN.ts", rows)
+    write_ts(tmp_path / "L" / "L_TEST.ts", rows_of(9, 2, 150, 170))
+    for dataset in ("ucr/L", f"ts:{tmp_path / 'L'}"):
+        made = prepared(dataset, tmp_path, model="nearest", max_length=8)
+        assert made.input.dim == 2 and made.manifest.cut_to_max_length["train"] == 0
+        found = read_split(made, "train")
+        own = {name: series for name, series in zip(made.splits["train"]["id"], found.series, strict=True)}
+        for number, (series, _) in enumerate(rows, 1):
+            if (values := own.get(f"train-{number}")) is not None:
+                np.testing.assert_allclose(values, series.T, atol=1e-4)
+        assert len(own) > 20
+        assert prepared(dataset, tmp_path, max_length=8).input.dim == 10
 
 
 def test_baselines_read_series_only(data_dir: Path) -> None:

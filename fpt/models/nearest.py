@@ -75,29 +75,35 @@ def warped(some: SeriesSplit, train: SeriesSplit, window: float) -> np.ndarray:
 
 
 def _warped(some: SeriesSplit, lengths: np.ndarray, train: np.ndarray, window: float) -> np.ndarray:
-    """The same of a few series, all pairs at once: one row of the table of costs after the other.
+    """The same of a few series, all pairs at once: one diagonal of the tables of costs after the other.
 
-    Within a row, ``cost[j] = d[j] + min(best[j], cost[j - 1])`` is a running minimum of ``best - sum(d)``, once `best` is the
-    smaller of the two costs above.
+    The cost of step i of one series and step j of another is their difference plus the smallest cost of three cells before it:
+    (i - 1, j), (i, j - 1) and (i - 1, j - 1), on the last two diagonals. Diagonal k has the cells with i + j = k, at place i + 1.
     """
-    queries, steps = some.padded(), train.shape[2]
-    pairs = len(queries), len(train)
-    longest = np.maximum(some.lengths[:, None], lengths)
-    reach = np.maximum(np.ceil(window * longest), np.abs(some.lengths[:, None] - lengths))
-    places, answer = np.arange(steps), np.zeros(pairs)
-    above = np.full((*pairs, steps + 1), np.inf)
-    above[..., 0] = 0
-    for row in range(queries.shape[2]):
-        away = ((queries[:, None, :, row, None] - train[None]) ** 2).sum(2, dtype=np.float64)
-        best = np.minimum(above[..., 1:], above[..., :-1])
-        best = np.where(np.abs(places - row) <= reach[..., None], best, np.inf)
-        sums = np.cumsum(away, 2)
-        cost = sums + np.minimum.accumulate(best - (sums - away), 2)
-        cost = np.where(np.abs(places - row) <= reach[..., None], cost, np.inf)
-        above = np.concatenate([np.full((*pairs, 1), np.inf), cost], 2)
-        last = np.flatnonzero(some.lengths == row + 1)
-        if len(last):
-            answer[last] = np.take_along_axis(cost[last], np.broadcast_to(lengths - 1, pairs)[last][..., None], 2)[..., 0]
+    queries, turned = some.padded().astype(np.float64), train[..., ::-1].astype(np.float64)
+    rows, columns = queries.shape[2], train.shape[2]
+    pairs, ends = (len(queries), len(train)), some.lengths[:, None] + lengths - 2
+    apart = np.abs(some.lengths[:, None] - lengths)
+    reach = np.maximum(np.ceil(window * np.maximum(some.lengths[:, None], lengths)), apart).astype(np.int64)
+    widest, uneven = int(reach.max()), bool((reach != reach.max()).any())
+    answer = np.zeros(pairs)
+    before, last, now = (np.full((*pairs, rows + 1), np.inf) for _ in range(3))
+    before[..., 0] = 0
+    for k in range(rows + columns - 1):
+        low = max(0, k - columns + 1, -((widest - k) // 2))
+        high = min(rows - 1, k, (k + widest) // 2)
+        start = columns - 1 - k + low
+        other = turned[None, :, :, start : start + high - low + 1]
+        away = ((queries[:, None, :, low : high + 1] - other) ** 2).sum(2)
+        cost = np.minimum(last[..., low : high + 1], last[..., low + 1 : high + 2])
+        np.minimum(cost, before[..., low : high + 1], out=cost)
+        cost += away
+        if uneven:
+            cost[np.abs(2 * np.arange(low, high + 1) - k) > reach[..., None]] = np.inf
+        now[..., low], now[..., low + 1 : high + 2], now[..., high + 2 : high + 3] = np.inf, cost, np.inf
+        one, two = np.nonzero(ends == k)
+        answer[one, two] = now[one, two, some.lengths[one]]
+        before, last, now = last, now, before
     return answer
 
 
@@ -113,15 +119,15 @@ class Nearest(Estimator):
         return whole_series(self.name, task)
 
     def fit(self, prepared: Prepared, options: NearestOptions, seed: int, log: Log) -> Fitted:
-        """Look up valid and test in train; channels are standardised by train. Of two that are as near, the first one counts."""
+        """Look up valid and test in train, values as they are in the files. Of two that are as near, the first one counts."""
         output = prepared.output
         if not isinstance(output, Classes | Value):
             raise FPTError(f"--model nearest predicts one class or one number; {prepared.task.name} has other labels")
         log(f"model: {self.name}, distance {options.distance}")
-        train = read_split(prepared, "train", standardised=True)
+        train = read_split(prepared, "train")
         predictions, labels = {}, {}
         for split in ("valid", "test"):
-            some = read_split(prepared, split, standardised=True)
+            some = read_split(prepared, split)
             away = euclidean(some, train) if options.distance == "euclidean" else warped(some, train, options.dtw_window)
             near = train.labels[away.argmin(1)]
             predictions[split] = np.eye(output.size)[near] if isinstance(output, Classes) else near[:, None].astype(np.float64)

@@ -53,12 +53,9 @@ def whole_series(model: str, task: Task | GeneratedTask) -> Task | GeneratedTask
     return view
 
 
-def read_split(prepared: Prepared, split: str, standardised: bool = False) -> SeriesSplit:
-    """The series of a split; `standardised` by mean and deviation of each channel over train."""
+def read_split(prepared: Prepared, split: str) -> SeriesSplit:
+    """The series of a split, values as they are in the files."""
     rows, shape = prepared.splits[split], prepared.input
     assert isinstance(shape, Patches)
     series = [np.asarray(one, dtype=np.float32).reshape(-1, shape.dim) for one in rows.with_format("numpy")[:]["values"]]
-    if standardised:
-        mean, std = (np.asarray(values, dtype=np.float32) for values in (shape.mean, shape.std))
-        series = [(one - mean) / std for one in series]
     return SeriesSplit(tuple(series), numbers(rows, "label"))

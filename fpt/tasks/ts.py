@@ -100,6 +100,13 @@ class SeriesRows(OwnTask, SeriesTask):
     input_types = (SERIES,)
     reader: SeriesReader
 
+    def configured(self, options: OwnOptions) -> SeriesRows:
+        """The task for the options; a view of whole series stays one."""
+        task = super().configured(options)
+        assert isinstance(task, SeriesRows)
+        task.whole, task.features = self.whole, self.features
+        return task
+
     def facts(self, args: DataArguments) -> SeriesFacts:
         """Of the training file, or the only one."""
         return facts_of(self.reader.files(args)[0][1])

@@ -10,6 +10,7 @@ has eight sets among its files; without those, `aeon` downloads.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import os
@@ -107,7 +108,7 @@ class UcrTask(SeriesTask):
 
     def configured(self, options: UcrOptions) -> UcrTask:
         """With accuracy to pick the model, unless labels are numbers."""
-        task = UcrTask(self.set_name)
+        task = copy.copy(self)
         task.primary_metric = None if options.label_type == "number" else "accuracy"
         return task
 
