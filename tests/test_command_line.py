@@ -97,7 +97,8 @@ def test_what_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KINDS = [DataArguments, ModelArguments, TrainArguments, ExperimentArguments, PlanArguments, EvaluateArguments]
-OWN = {TASKS[name.replace("NAME", "bbb_martins").replace("FILE", "x.csv").replace("DIR", "x")].options for name in TASKS}
+SETS = {"tdc/NAME": "tdc/bbb_martins", "ett/NAME": "ett/ETTh1", "ucr/NAME": "ucr/GunPoint"}
+OWN = {TASKS[SETS.get(name, name.replace("FILE", "x.csv").replace("DIR", "x"))].options for name in TASKS}
 OWN |= {MODELS.find(name).options for name in MODELS}
 NUMBERS = [
     (kind, one.name, float in (hint, *getattr(hint, "__args__", ())))
