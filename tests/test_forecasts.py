@@ -215,6 +215,14 @@ def test_each_model_learns_is_scored_again_and_goes_on(tmp_path: Path, llama_dir
     assert [step["load"] for step in steps] == pytest.approx(list(ahead["load"]), rel=1e-5)
 
 
+def test_patchtst_reads_all_patches_side_by_side(tmp_path: Path) -> None:
+    """As its paper; transformers' own default is the mean over them, which does not know where a patch was."""
+    folder = trained(write(tmp_path), ModelArguments(model="patchtst"), {"max_steps": 2, "eval_steps": 2}, patch_stride=8)
+    model = fpt.load(str(folder)).model
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if "head.projection.weight" in name}
+    assert list(shapes.values()) == [(12, 6 * 16)]
+
+
 def test_several_seeds_forecast_together(tmp_path: Path, llama_dir: Path) -> None:
     path = write(tmp_path)
     folder = trained(path, ModelArguments(backbone=str(llama_dir)), {"seeds": "1,2"})

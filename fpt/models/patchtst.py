@@ -75,6 +75,8 @@ class PatchTST(Forecaster):
             attention_dropout=0.0,
             head_dropout=0.0,
             norm_type="layernorm",
+            # All patches side by side, as the paper; the mean over them, the default, forgets what comes last.
+            pooling_type=None,
             scaling="std",
             loss="mse",
         )
