@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -218,7 +219,8 @@ def test_the_archives_layouts_are_found_and_a_set_that_is_nowhere_is_one_line(ra
         (tabs / f"G_{part}.tsv").write_text("\n".join(rows))
     assert prepared("ucr/G", tmp_path / "tabs").output == Classes(("1", "2", "3"))
     monkeypatch.setattr("fpt.tasks.sources.package_folder", lambda name: None)
-    monkeypatch.setattr("fpt.tasks.ucr.importlib.import_module", lambda name: (_ for _ in ()).throw(ImportError("no numba")))
+    broken = SimpleNamespace(import_module=lambda name: (_ for _ in ()).throw(ImportError("no numba")))
+    monkeypatch.setattr("fpt.tasks.ucr.importlib", broken)
     with pytest.raises(
         FPTError, match=r"no data for ucr/Nowhere .* put Nowhere_TRAIN.ts and Nowhere_TEST.ts \(from https"
     ) as caught:
@@ -241,7 +243,7 @@ def test_a_download_with_aeon_is_kept(tmp_path: Path, raw: Path, home: Path, mon
                 raise ValueError("no such set")
             (raw / "Waves").rename(Path(extract_path) / "Waves")
 
-    monkeypatch.setattr("fpt.tasks.ucr.importlib.import_module", lambda name: Datasets)
+    monkeypatch.setattr("fpt.tasks.ucr.importlib", SimpleNamespace(import_module=lambda name: Datasets))
     made = prepared("ucr/Waves")
     assert asked == ["Waves"] and (home / "raw" / "ucr" / "Waves" / "Waves_TEST.ts").is_file()
     assert made.manifest.origin.startswith("download")
