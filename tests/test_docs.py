@@ -101,7 +101,7 @@ def understand(name: str, rest: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     elif name == "fpt.experiment":
         (said,) = parse_experiment(rest, monkeypatch)
         if said.file != "FILE":
-            read_experiment(ROOT / said.file, said.budget)
+            read_experiment(ROOT / said.file, said.budget, said.rows)
     elif name in ("fpt.launch", "fpt.report", "fpt.hub", "fpt.train", "fpt.evaluate"):
         assert importlib.util.find_spec(name)
     elif name.startswith("benchmarks/"):
