@@ -103,4 +103,13 @@ class Forecast(Output):
         return " ".join(self.texts(np.asarray(label)))
 
 
+def restored(predictions: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Standardised predictions (samples, horizon) in the unit of their series, as `Forecast` has them.
+
+    Args:
+        moments: mean and deviation (samples, 2) of each one's series.
+    """
+    return np.concatenate([predictions * moments[:, 1:] + moments[:, :1], moments], axis=1)
+
+
 OUTPUTS[Forecast.kind] = Forecast

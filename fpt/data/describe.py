@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fpt.data.prepared import Prepared
 from fpt.data.rejected import count_reasons
+from fpt.data.window_samples import WindowSamples
 from fpt.tasks.base import Task
 from fpt.text.log import Log
 
@@ -18,9 +21,11 @@ def describe_data(prepared: Prepared, log: Log) -> None:
         log(f"  made      {prepared.split_method} split, seed {manifest.request.split_seed}")
     parts = []
     for split in prepared.splits:
-        labels = prepared.labels(split)
+        samples = prepared.samples(split)
+        # Of windows they are as large as the series times the horizon, and nothing is said of their values.
+        labels = np.empty(0) if isinstance(samples, WindowSamples) else prepared.labels(split)
         about = f" ({prepared.output.describe(labels)})" if labels is not None else ""
-        parts.append(f"{split} {len(prepared.samples(split)):,}{about}")
+        parts.append(f"{split} {len(samples):,}{about}")
     kind = f"vocabulary {len(prepared.tokenizer)}" if prepared.tokenizer else f"tokens of {prepared.input.dim} numbers"
     log(f"{name}: {', '.join(parts)}; {kind}")
     for line in manifest.notes:

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from fpt.data.samples import Samples
 from fpt.data.times import shown_time
-from fpt.forecasts import Forecast
+from fpt.forecasts import Forecast, restored
 from fpt.windows import Windows
 
 
@@ -95,5 +95,4 @@ class WindowSamples(Samples):
 
     def restored(self, predictions: np.ndarray) -> np.ndarray:
         """Standardised predictions (windows, horizon) in the unit of each series, with its mean and deviation."""
-        moments = self.moments[self.of]
-        return np.concatenate([predictions * moments[:, 1:] + moments[:, :1], moments], axis=1)
+        return restored(predictions, self.moments[self.of])

@@ -20,7 +20,7 @@ from fpt.data.times import next_times, shown_time
 from fpt.ensemble import SPREAD, mean_prediction
 from fpt.errors import FPTError
 from fpt.evaluation.predict import check_finite, predict
-from fpt.forecasts import Forecast
+from fpt.forecasts import Forecast, restored
 from fpt.models.base import Network
 from fpt.tasks.forecast import ForecastTask, filled
 from fpt.text.log import Log
@@ -40,7 +40,7 @@ class _Last(list):
 
     def restored(self, predictions: np.ndarray) -> np.ndarray:
         """As `fpt.data.window_samples.WindowSamples.restored`."""
-        return np.concatenate([predictions * self.moments[:, 1:] + self.moments[:, :1], self.moments], axis=1)
+        return restored(predictions, self.moments)
 
 
 def read_history(

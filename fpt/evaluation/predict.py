@@ -20,6 +20,7 @@ from fpt.data.window_samples import WindowSamples
 from fpt.ensemble import SPREAD, mean_prediction, spread_of
 from fpt.errors import FPTError
 from fpt.evaluation.values import value_table
+from fpt.forecasts import Forecast
 from fpt.inputs import Input
 from fpt.metrics import RESOLUTION, RESOLUTIONS
 from fpt.outputs import Output
@@ -124,9 +125,10 @@ def prediction_table(prepared: Prepared, split: str, each: Sequence[np.ndarray],
     Args:
         each: predictions of each model; their mean is written.
     """
-    output, samples, predictions = prepared.output, prepared.samples(split), mean_prediction(each)
-    if isinstance(samples, WindowSamples):
-        return value_table(samples, each, labels)
+    output, samples = prepared.output, prepared.samples(split)
+    if isinstance(samples, WindowSamples) and isinstance(output, Forecast):
+        return value_table(samples, output, each, labels)
+    predictions = mean_prediction(each)
     shown = [output.shown(label) for label in labels]
     cells = pd.DataFrame([output.cells(p) for p in predictions], columns=output.columns())
     table = pd.concat([pd.DataFrame({"id": prepared.ids(split), "label": shown}), cells], axis=1)

@@ -10,10 +10,10 @@ import pandas as pd
 from fpt.data.times import shown_time
 from fpt.data.window_samples import WindowSamples
 from fpt.ensemble import SPREAD, mean_prediction
-from fpt.text.predictions import decimals, number_text
+from fpt.forecasts import Forecast
 
 
-def value_table(samples: WindowSamples, each: Sequence[np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+def value_table(samples: WindowSamples, output: Forecast, each: Sequence[np.ndarray], labels: np.ndarray) -> pd.DataFrame:
     """The values ahead of windows that do not overlap, so that each time of the split is there once.
 
     Args:
@@ -29,9 +29,8 @@ def value_table(samples: WindowSamples, each: Sequence[np.ndarray], labels: np.n
     rows = []
     for place, window in enumerate(windows):
         one, start = samples.series[samples.of[window]], samples.starts[window] + samples.lookback
-        places = decimals(float(labels[window][-1]), 6)
-        for step in range(samples.horizon):
-            values = [number_text(round(float(of[window][step]), places)) for of in (labels, mean)]
+        texts = zip(output.texts(labels[window]), output.texts(mean[window]), strict=True)
+        for step, values in enumerate(texts):
             time = shown_time(one.times[start + step], samples.frequency)
             spread = [f"{deviations[place][step]:.6g}"] if len(each) > 1 else []
             rows.append([one.name, time, step + 1, *values, *spread])
